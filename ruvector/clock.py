@@ -1,0 +1,42 @@
+"""The clock and the randomness of the product; the only module that reads either."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds that only go forward, and a way to wait."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """The real clock."""
+
+    def now(self) -> float:
+        """Return monotonic seconds since an arbitrary start."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait this many seconds."""
+        time.sleep(seconds)
+
+
+def random_token() -> str:
+    """Return 128 random bits from the operating system as 32 hex digits."""
+    return os.urandom(16).hex()
+
+
+def random_uuid() -> str:
+    """Return a random UUID as text."""
+    return str(uuid.uuid4())

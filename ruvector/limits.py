@@ -1,0 +1,99 @@
+"""Every bound of the product: number, unit and reason; relations are checked at import."""
+
+from __future__ import annotations
+
+from ruvector.errors import ensure
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+
+DIMS_MAX = 16_000  # pgvector's own bound for vector and halfvec
+BITS_MAX = 64_000  # pgvector's bound for an indexed bit column
+K_MAX = 10_000  # rows one search may return; more is an export, not a search
+WANTED_MAX = 20_000  # candidates asked of the index before a search falls back to exact SQL
+DIRTY_KEYS_MAX = 20_000  # unapplied changes a search overlays before it falls back to exact SQL
+EF_MAX = 20_000  # same as WANTED_MAX: the beam never needs to be wider than the answer
+BATCH_QUERIES_MAX = 1_000  # queries of one search_batch call
+M_MIN, M_MAX = 2, 128  # links per node; hnswlib and pgvector accept 2..100, wider costs memory only
+SCAN_FACTOR = 10  # rows per candidate below which a scan is cheaper than a walk: M=16 visits 10 to 15
+THREADS_MAX = 256  # workers of one build or of one call with many queries
+TEXT_KEYS_KEPT = 10_000  # keys of deleted rows kept before they are forgotten in one go
+EF_CONSTRUCTION_MAX = 2_000  # pgvector allows 1000; beyond 2000 builds gain nothing measurable
+
+CHANGE_BATCH_ROWS_MAX = 4_096  # rows read and applied at once; 4,096 x 1,024-d f32 = 16 MiB
+COPY_CHUNK_ROWS = 10_000  # rows of one COPY BINARY chunk of the first copy
+COPY_CHUNK_BYTES = 64 * MEBIBYTE  # wide vectors get fewer rows per chunk
+RECENT_CHANGES_MAX = 1_000_000  # (xid, key) pairs kept to answer older snapshots
+CHECKPOINT_CHANGES = 100_000  # changes after which a generation is written even under load
+CHECKPOINT_SECONDS = 60.0  # seconds after which pending changes are written to a generation
+CHECKPOINT_SHARE_MAX = 0.1  # part of the time that may go into writing generations
+COPY_SAVE_SECONDS = 10.0  # work that a kill during the first copy may cost
+STATUS_SECONDS = 1.0  # pause between two status rows of a mirror that changes
+HEARTBEAT_SECONDS = 30.0  # the same for one that does not
+DRIFT_CHECK_SECONDS = 0.5  # pause between two looks at the definition of the table
+VERIFY_DIFFERENCES_SHOWN = 20  # keys of each kind that verify names; it counts all
+TRIM_ROWS = 20_000  # changelog rows deleted in one statement
+
+POLL_SECONDS_MIN = 0.01  # pause between reads of the changelog under load
+POLL_SECONDS_MAX = 0.5  # the same when idle; a search never waits for it
+COLLECTION_POLL_SECONDS = 0.5  # how often the sidecar looks for attached and detached collections
+
+REQUEST_BYTES_MAX = 4 * MEBIBYTE  # one message on the wire: 1,000 queries of 1,024 dims in text is below it
+STARTUP_BYTES_MAX = 10_000  # PostgreSQL's own bound for a startup packet
+LOGIN_SECONDS_MAX = 5.0  # a client that does not log in by then is closed
+CONNECTIONS_MAX = 200  # clients of the endpoint; above PostgreSQL's default max_connections of 100
+REQUEST_SECONDS_MAX = 60.0  # deadline of a request that names none
+SEARCH_TIMEOUT_MS = 2_000  # default of ruvector.timeout_ms
+PREPARED_STATEMENTS_MAX = 1_000  # named statements of one connection
+SCRAM_ITERATIONS = 4_096  # RFC 7677's minimum, PostgreSQL's default
+
+AUTH_BYTES_MAX = 4 * KIBIBYTE  # one message before the login is complete; libpq's are below 200 bytes
+RECEIVE_BYTES = 64 * KIBIBYTE  # asked of the socket at once: a search of 16,000 dims needs one call
+SEND_BYTES = 64 * KIBIBYTE  # an answer is sent in pieces of about this size
+ROWS_CHUNK = 1_000  # rows encoded before the next look at the size of the answer
+STATEMENTS_MAX = 100  # statements of one simple query
+ARGUMENTS_MAX = 100  # PostgreSQL's FUNC_MAX_ARGS
+ARRAY_DEPTH_MAX = 6  # PostgreSQL's MAXDIM
+CAST_DEPTH_MAX = 8  # casts and signs on one value; real statements have one or two
+HELD_BYTES_MAX = 32 * MEBIBYTE  # prepared statements and portals of one connection, as they were received
+PORTALS_MAX = 1_000  # open portals of one connection
+SAVEPOINTS_MAX = 1_000  # open savepoints of one connection
+SETTINGS_MAX = 200  # values remembered from SET by one connection
+PENDING_LOGINS_MAX = 32  # connections above CONNECTIONS_MAX that are still told why they are refused
+WATCH_SECONDS = 0.05  # pause between looks at deadlines and vanished clients
+SEND_SECONDS_MAX = 30.0  # a client that does not read its answer for so long is closed
+SLOW_REQUEST_SECONDS = 1.0  # requests that took longer are logged
+CLOSE_SECONDS_MAX = 5.0  # time sessions get to end when the endpoint closes
+
+IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
+FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
+FILTER_VALUES_MAX = 10_000  # values of one IN list
+
+CONNECT_SECONDS_MAX = 10  # seconds to reach the database; libpq wants a whole number
+TCP_SILENCE_MS_MAX = 30_000  # unanswered data after which a connection counts as broken (tcp_user_timeout)
+KEEPALIVE_SECONDS = 10  # idle seconds before the operating system probes the peer; three silent probes end it
+QUERY_FILES_MAX = 64  # files of named queries kept in memory; there are fewer in sql/queries
+
+EMBEDDED_SECONDS_MAX = 120.0  # start or stop of the embedded server; crash recovery of a demo cluster ends well before
+EMBEDDED_PORT_TRIES = 8  # free ports tried when another program takes the chosen one first
+EMBEDDED_LOG_BYTES = 4 * KIBIBYTE  # tail of the server's log shown with a failed start
+SOCKET_PATH_BYTES_MAX = 103  # sun_path of macOS less its final zero; Linux allows 107
+
+PAGE_BYTES = 64 * KIBIBYTE  # unit of a checksum in a store file
+REFERENCE_CHUNK_BYTES = 8 * MEBIBYTE  # doubles the numpy kernels hold at once; more only leaves the cache
+STORE_HEADER_BYTES = 4 * KIBIBYTE  # head of a store file: one memory page, so that data stay aligned
+STORE_BLOCK_BYTES = 1 * MEBIBYTE  # read at once while checksums are verified
+SECTIONS_MAX = 256  # files of one generation; an index has about twenty
+SECTION_NAME_BYTES_MAX = 48  # its file name stays portable
+SECTION_AXES_MAX = 4  # axes of a stored array; ours have one or two
+MANIFEST_BYTES_MAX = 16 * MEBIBYTE  # read whole into memory; positions and options need a few KiB
+GENERATIONS_MAX = 1_000  # folders looked at in one store; two are kept
+
+ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d vectors must fit 16 MiB")
+ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
+ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
+ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")
+ensure(STORE_HEADER_BYTES < PAGE_BYTES, "the head of a file must lie in its first page")
+
+ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by a pause that lets writers go first
+ATTACH_PAUSE_SECONDS = 0.5  # that pause

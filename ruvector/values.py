@@ -1,0 +1,117 @@
+"""The frozen values that cross package borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    RowKeys = NDArray[np.int64] | list[str]  # of one batch, as KeyKind says
+
+
+class Metric(StrEnum):
+    """A distance; names and signs are pgvector's."""
+
+    L2 = "l2"  # Euclidean distance, <->
+    IP = "ip"  # negative inner product, <#>
+    COSINE = "cosine"  # 1 - cosine similarity, <=>
+    L1 = "l1"  # taxicab distance, <+>
+    HAMMING = "hamming"  # differing bits, <~>
+    JACCARD = "jaccard"  # 1 - |a and b| / |a or b|, <%>
+
+    @property
+    def is_binary(self) -> bool:
+        """Tell whether the metric compares bit strings."""
+        return self in (Metric.HAMMING, Metric.JACCARD)
+
+
+class ElementType(StrEnum):
+    """How one vector is stored."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BIT = "bit"
+
+
+class IndexKind(StrEnum):
+    """An index structure."""
+
+    FLAT = "flat"
+    HNSW = "hnsw"
+
+
+class KeyKind(StrEnum):
+    """How row keys are held by the engine: 8-byte integers, or text for everything else."""
+
+    INT64 = "int64"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """Everything that decides the shape of an index."""
+
+    dims: int
+    metric: Metric
+    kind: IndexKind = IndexKind.HNSW
+    element: ElementType = ElementType.F32
+    key_kind: KeyKind = KeyKind.INT64
+    m: int = 16
+    ef_construction: int = 200
+    ef_search: int = 100
+    seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row of a search answer."""
+
+    id: str
+    distance: float
+    score: float
+    tier: str
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One attached vector column, as registered in the database."""
+
+    id: int
+    name: str
+    table_oid: int
+    table_schema: str
+    table_name: str
+    column_name: str
+    key_columns: tuple[str, ...]
+    key_types: tuple[str, ...]
+    options: IndexOptions
+    filter_columns: tuple[str, ...] = ()
+    fingerprint: str = ""
+    epoch: int = 0
+    extra: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def table_ref(self) -> str:
+        """Return schema and table for people; never for SQL text."""
+        return f"{self.table_schema}.{self.table_name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedRows:
+    """The rows of one COPY: keys[rows] and vectors[rows, dims], and the keys without a usable vector."""
+
+    keys: RowKeys
+    vectors: NDArray[Any]
+    missing_keys: RowKeys  # the vector is NULL
+    wrong_keys: RowKeys  # the vector has another number of dimensions
+    last_key: str | None  # text of the key of the last row sent, with or without a usable vector
+
+    @property
+    def row_count(self) -> int:
+        """Return how many rows were sent."""
+        return len(self.keys) + len(self.missing_keys) + len(self.wrong_keys)
