@@ -1,0 +1,4 @@
+"""Compiled kernels: arithmetic only.
+
+Takes: pointers and sizes.  Gives: numbers.
+"""

@@ -1,0 +1,24 @@
+# PostgreSQL's COPY BINARY frames, for other extensions.
+from ruvector._ext.typedefs cimport int64_t, size_t, uint8_t
+
+cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
+    cdef struct CopyLayout:
+        bint has_text_keys
+        int element
+        size_t dims
+
+    cdef struct CopySink:
+        bint is_filling
+        int64_t* keys[3]
+        uint8_t* vectors
+        size_t capacities[3]
+
+    cdef struct CopyResult:
+        int problem
+        size_t offset
+        size_t counts[3]
+        int last_group
+
+    CopyResult walk_copy(const uint8_t* data, size_t size, CopyLayout layout, CopySink sink) noexcept
+    int check_vector(int element, const uint8_t* field, size_t length, size_t* dims) noexcept
+    void copy_elements(int element, const uint8_t* payload, size_t dims, uint8_t* out) noexcept

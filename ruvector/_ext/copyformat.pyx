@@ -1,0 +1,151 @@
+"""PostgreSQL's COPY BINARY frames and vector payloads turned into arrays; checksums of pages."""
+
+import zlib
+
+import numpy as np
+
+from ruvector._ext.typedefs cimport int64_t, uint8_t
+
+from ruvector.errors import InvalidParameter, ProtocolViolation, ensure
+from ruvector.limits import BITS_MAX, DIMS_MAX
+from ruvector.values import DecodedRows
+
+# The order is that of CopyProblem in copyframes.hpp.
+PROBLEMS = (
+    "",
+    "the data ends too early",
+    "the signature of COPY BINARY is missing",
+    "a flag is set that this program does not know",
+    "a row must have two fields, key and vector",
+    "a field has a negative length",
+    "a key is NULL",
+    "an integer key must have 2, 4 or 8 bytes",
+    "a text key holds a zero byte",
+    "a vector has an impossible header",
+    "a vector's length does not fit its dimensions",
+    "bits are set behind the end of a bit string",
+    "bytes follow the end marker",
+    "the buffer changed while it was read",
+)
+# The order is that of CopyElement in copyframes.hpp.
+ELEMENTS = {"f32": (0, np.float32), "f16": (1, np.float16), "bit": (2, np.uint8)}
+KEY_KINDS = ("int64", "text")
+
+
+cdef violation(int problem, Py_ssize_t offset):
+    return ProtocolViolation(f"COPY data cannot be read: {PROBLEMS[problem]}, at byte {offset}")
+
+
+cdef texts(const uint8_t[::1] data, spans):
+    """Cut text keys out of the buffer."""
+    cdef list keys = []
+    cdef const int64_t[:, ::1] view = spans
+    cdef Py_ssize_t at
+    cdef const char* start = <const char*> &data[0]
+    for at in range(view.shape[0]):
+        keys.append((start + view[at, 0])[:view[at, 1]].decode("utf-8"))
+    return keys
+
+
+cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, vectors):
+    """Walk the buffer; fill keys (an array per group) and vectors when given; return counts and the last group."""
+    cdef CopySink sink
+    cdef CopyResult result
+    cdef int64_t[::1] numbers
+    cdef uint8_t[::1] room
+    cdef int group
+    sink.is_filling = keys is not None
+    sink.vectors = NULL
+    for group in range(3):
+        sink.keys[group] = NULL
+        sink.capacities[group] = len(keys[group]) if sink.is_filling else 0
+        if sink.capacities[group]:
+            numbers = keys[group].reshape(-1)
+            sink.keys[group] = &numbers[0]
+    if sink.capacities[0]:
+        room = vectors.reshape(-1).view(np.uint8)
+        sink.vectors = &room[0]
+    with nogil:
+        result = walk_copy(&data[0], data.shape[0], layout, sink)
+    if result.problem:
+        raise violation(result.problem, result.offset)
+    return [result.counts[group] for group in range(3)], result.last_group
+
+
+def bytes_of(buffer):
+    """View a contiguous buffer as bytes."""
+    view = memoryview(buffer)
+    # memoryview refuses to cast arrays without elements.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
+    """Decode the complete data of one COPY (SELECT key, vector ...) TO STDOUT (FORMAT BINARY).
+
+    Vectors are f32, f16 or packed bits as `element` says; `dims` counts bits there. Values are taken as they are:
+    pgvector keeps NaN and infinity out. Raises ProtocolViolation when the bytes are not what PostgreSQL sends.
+    """
+    cdef const uint8_t[::1] data
+    cdef CopyLayout layout
+    check_layout(key_kind, element, dims)
+    view = bytes_of(buffer)
+    if not len(view):
+        raise violation(1, 0)
+    data = view
+    code, dtype = ELEMENTS[element]
+    layout.has_text_keys = key_kind == "text"
+    layout.element = code
+    layout.dims = dims
+    counts, last_group = walk(data, layout, None, None)
+    keys = [np.empty((count, 2) if layout.has_text_keys else count, np.int64) for count in counts]
+    vectors = np.empty((counts[0], (dims + 7) // 8 if element == "bit" else dims), dtype)
+    if walk(data, layout, keys, vectors) != (counts, last_group):
+        raise violation(len(PROBLEMS) - 1, 0)
+    if layout.has_text_keys:
+        try:
+            keys = [texts(data, spans) for spans in keys]
+        except UnicodeDecodeError as error:
+            raise ProtocolViolation(f"COPY data cannot be read: a text key is not UTF-8 ({error.reason})") from error
+    # Never [-1] here: extensions are built without wraparound.
+    last_key = str(keys[last_group][counts[last_group] - 1]) if sum(counts) else None
+    return DecodedRows(keys=keys[0], vectors=vectors, missing_keys=keys[1], wrong_keys=keys[2], last_key=last_key)
+
+
+def check_layout(str key_kind, str element, Py_ssize_t dims):
+    """Refuse kinds of keys and elements that do not exist, and dimensions out of range."""
+    if key_kind not in KEY_KINDS:
+        raise InvalidParameter(f'unknown kind of key "{key_kind}"', hint="Use int64 or text.")
+    if element not in ELEMENTS:
+        raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16 or bit.")
+    if not 1 <= dims <= (BITS_MAX if element == "bit" else DIMS_MAX):
+        raise InvalidParameter(f"{dims} dimensions are outside the supported range")
+
+
+def decode_vector(payload):
+    """Decode one vector as vector_send gives it into float32[dims]; raises ProtocolViolation."""
+    cdef const uint8_t[::1] data
+    cdef uint8_t[::1] room
+    cdef size_t dims = 0
+    cdef int problem
+    view = bytes_of(payload)
+    if not len(view):
+        raise violation(1, 0)
+    data = view
+    problem = check_vector(0, &data[0], data.shape[0], &dims)
+    if problem:
+        raise violation(problem, 0)
+    if not 1 <= dims <= <size_t> DIMS_MAX:
+        raise violation(9, 0)
+    vector = np.empty(dims, np.float32)
+    room = vector.view(np.uint8)
+    copy_elements(0, &data[4], dims, &room[0])
+    return vector
+
+
+def page_crcs(buffer, Py_ssize_t page_bytes):
+    """Return the CRC-32 of every page of the buffer as uint32[pages]; the last page may be short."""
+    ensure(page_bytes > 0, "a page must have at least one byte")
+    view = bytes_of(buffer)
+    starts = range(0, len(view), page_bytes)
+    # zlib releases the interpreter lock for pages this large and is as fast as memory.
+    return np.fromiter((zlib.crc32(view[start : start + page_bytes]) for start in starts), np.uint32, len(starts))
