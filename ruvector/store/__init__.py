@@ -1,0 +1,11 @@
+"""Keep arrays in immutable generations on disk: checked before use, mapped privately, replaced as a whole.
+
+Takes: named numpy arrays and a few facts about them.  Gives: the same arrays, or a refusal that names file and reason.
+"""
+
+from ruvector.store.generations import GenerationStore
+from ruvector.store.layout import GenerationInfo
+from ruvector.store.reader import Generation, open_generation
+from ruvector.store.writer import write_generation
+
+__all__ = ["Generation", "GenerationInfo", "GenerationStore", "open_generation", "write_generation"]
