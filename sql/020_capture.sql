@@ -1,0 +1,307 @@
+-- Attach and detach: changelog, capture function, triggers and the search functions of one mirror.
+-- Every name of a user's object passes through format('%I'), every value through '%L'.
+
+-- The types a row key may have; their text does not depend on anything but TimeZone and DateStyle, which the sidecar pins.
+create or replace function ruvector.is_key_type(type oid) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select type in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'text'::regtype, 'varchar'::regtype,
+                'bpchar'::regtype, 'bool'::regtype, 'numeric'::regtype, 'date'::regtype, 'timestamp'::regtype,
+                'timestamptz'::regtype, 'name'::regtype)
+$$;
+
+create or replace function ruvector.is_filter_type(type oid) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select ruvector.is_key_type(type) or type in ('float4'::regtype, 'float8'::regtype, 'text[]'::regtype, 'int4[]'::regtype,
+                                              'int8[]'::regtype)
+$$;
+
+-- Columns of the row key: the primary key, else the smallest unique index over NOT NULL columns that is checked at once.
+create or replace function ruvector.key_columns_of(mirrored oid, out key_columns text[], out key_types text[])
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unfit record;
+begin
+  select i.names, i.types into key_columns, key_types
+  from (
+    select x.indisprimary, x.indnkeyatts, x.indexrelid,
+           array_agg(a.attname::text order by k.position) as names,
+           array_agg(format_type(a.atttypid, null) order by k.position) as types,
+           bool_and(a.attnotnull) as not_null
+    from pg_index x
+    cross join lateral unnest(x.indkey) with ordinality k (attnum, position)
+    join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum
+    where x.indrelid = mirrored and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null
+      and x.indexprs is null and k.position <= x.indnkeyatts
+    group by x.indexrelid, x.indisprimary, x.indnkeyatts
+  ) i
+  where i.not_null
+  order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
+  limit 1;
+  if key_columns is null then
+    raise exception 'table % has no primary key', mirrored::regclass
+      using errcode = '55000',
+      detail = 'The mirror needs a key that identifies a row for ever.',
+      hint = format('Add one: ALTER TABLE %s ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; '
+                    'or a unique index over NOT NULL columns.', mirrored::regclass);
+  end if;
+  select a.attname, format_type(a.atttypid, null) as type into unfit
+  from pg_attribute a
+  where a.attrelid = mirrored and a.attname = any (key_columns) and not ruvector.is_key_type(a.atttypid)
+  limit 1;
+  if found then
+    raise exception 'key column % of % has type %, which cannot be a row key', quote_ident(unfit.attname),
+      mirrored::regclass, unfit.type
+      using errcode = '0A000', hint = 'Integer, uuid, text, boolean, numeric, date and timestamp keys can be mirrored.';
+  end if;
+end $$;
+
+-- SQL text of a key as text: the bare column for one column, a JSON array for several.
+create or replace function ruvector.key_text_sql(alias text, key_columns text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select case when cardinality(key_columns) = 1 then format('%s.%I::text', alias, key_columns[1])
+  else (select format('json_build_array(%s)::text', string_agg(format('%s.%I', alias, c), ', ' order by n))
+        from unnest(key_columns) with ordinality z (c, n)) end
+$$;
+
+-- SQL text of "the row of alias has one of the keys in the text[] called pool".
+create or replace function ruvector.key_match_sql(alias text, key_columns text[], key_types text[], pool text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select case when cardinality(key_columns) = 1 then format('%s.%I = any (%s::%s[])', alias, key_columns[1], pool, key_types[1])
+  else (select format('(%s) in (select %s from unnest(%s) u (t))',
+               string_agg(format('%s.%I', alias, c), ', ' order by n),
+               string_agg(format('(u.t::json ->> %s)::%s', n - 1, t), ', ' order by n), pool)
+        from unnest(key_columns, key_types) with ordinality z (c, t, n)) end
+$$;
+
+-- Comma-separated list: each element of names, printed with the given format.
+create or replace function ruvector.each(pattern text, names text[], types text[] default null) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select string_agg(format(pattern, z.c, z.t, z.n), ', ' order by z.n)
+from unnest(names, coalesce(types, names)) with ordinality z (c, t, n)
+$$;
+
+-- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
+create or replace function ruvector.create_capture(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $capture$
+declare
+  c ruvector.collection;
+  target text;
+  new_key text;
+  old_key text;
+  log_columns text;
+  trigger_name text;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
+  target := format('%I.%I', c.table_schema, c.table_name);
+  new_key := ruvector.each('new.%1$I', c.key_columns);
+  old_key := ruvector.each('old.%1$I', c.key_columns);
+  log_columns := ruvector.each('key_%3$s', c.key_columns);
+  execute format('create table if not exists ruvector.changelog_%s (
+      xid xid8 not null default pg_current_xact_id(), truncated boolean not null default false, %s)',
+      mirror, ruvector.each('key_%3$s %2$s', c.key_columns, c.key_types));
+  execute format('create index if not exists changelog_%1$s_xid on ruvector.changelog_%1$s (xid)', mirror);
+  -- Without a replica identity a FOR ALL TABLES publication would make the trim fail.
+  execute format('alter table ruvector.changelog_%s replica identity full', mirror);
+  execute format('alter table ruvector.changelog_%s set (autovacuum_vacuum_scale_factor = 0,
+      autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_insert_scale_factor = 0,
+      autovacuum_vacuum_insert_threshold = 100000)', mirror);
+  execute format('revoke all on ruvector.changelog_%s from public', mirror);
+  execute format('grant select, delete on ruvector.changelog_%s to ruvector_sidecar', mirror);
+  -- Keys only, nothing that can wait or fail: the user's write must never notice.
+  execute format($sql$
+create or replace function ruvector.capture_%1$s() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+begin
+  if tg_op = 'INSERT' then
+    insert into ruvector.changelog_%1$s (%2$s) values (%3$s);
+  elsif tg_op = 'DELETE' then
+    insert into ruvector.changelog_%1$s (%2$s) values (%4$s);
+  elsif tg_op = 'UPDATE' then
+    insert into ruvector.changelog_%1$s (%2$s) values (%4$s);
+    if record_image_ne(row(%4$s), row(%3$s)) then
+      insert into ruvector.changelog_%1$s (%2$s) values (%3$s);
+    end if;
+  else
+    insert into ruvector.changelog_%1$s (truncated) values (true);
+  end if;
+  return null;
+end $body$ $sql$, mirror, log_columns, new_key, old_key);
+  execute format('revoke all on function ruvector.capture_%s() from public', mirror);
+  execute format('create or replace trigger "00_ruvector_rows_%1$s" after insert or delete on %2$s
+      for each row execute function ruvector.capture_%1$s()', mirror, target);
+  -- record_image_ne over rows, not IS DISTINCT FROM: the latter makes dumps that cannot be restored for vectors.
+  execute format('create or replace trigger "00_ruvector_update_%1$s" after update on %2$s for each row
+      when (record_image_ne(row(%3$s, old.%5$I), row(%4$s, new.%5$I)))
+      execute function ruvector.capture_%1$s()', mirror, target, old_key, new_key, c.column_name);
+  execute format('create or replace trigger "00_ruvector_truncate_%1$s" after truncate on %2$s
+      for each statement execute function ruvector.capture_%1$s()', mirror, target);
+  foreach trigger_name in array array['rows', 'update', 'truncate'] loop
+    execute format('alter table %s enable always trigger "00_ruvector_%s_%s"', target, trigger_name, mirror);
+  end loop;
+end $capture$;
+
+-- Remove everything of one mirror; the user's table is untouched, and may be gone already.
+create or replace function ruvector.drop_mirror(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+  c ruvector.collection;
+  leftover record;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
+  for leftover in
+    select t.tgname, t.tgrelid::regclass as target from pg_trigger t
+    where t.tgrelid = c.table_oid and t.tgparentid = 0 and t.tgname in (
+      format('00_ruvector_rows_%s', mirror), format('00_ruvector_update_%s', mirror),
+      format('00_ruvector_truncate_%s', mirror))
+  loop
+    execute format('drop trigger %I on %s', leftover.tgname, leftover.target);
+  end loop;
+  for leftover in
+    select p.oid::regprocedure as signature from pg_proc p
+    where p.pronamespace = 'ruvector'::regnamespace
+      and p.proname in (format('capture_%s', mirror), format('candidates_%s', mirror), format('search_%s', mirror))
+  loop
+    execute format('drop function %s', leftover.signature);
+  end loop;
+  execute format('drop table if exists ruvector.changelog_%s', mirror);
+  delete from ruvector.live where mirror_id = mirror;
+  delete from ruvector.collection where id = mirror;
+end $$;
+
+-- Check a column and describe it as a collection, or say what stops it and what to do.
+create or replace function ruvector.inspect_column(
+  table_schema text, table_name text, column_name text, out table_oid oid, out vector_type text, out dims int)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  kind "char";
+  persistence "char";
+  type_oid oid;
+  type_modifier int;
+begin
+  select c.oid, c.relkind, c.relpersistence into table_oid, kind, persistence
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = table_schema and c.relname = table_name;
+  if table_oid is null then
+    raise exception 'table %.% does not exist', quote_ident(table_schema), quote_ident(table_name)
+      using errcode = '42P01', hint = 'Names are case-sensitive here: give them as pg_class has them.';
+  end if;
+  if kind not in ('r', 'p') then
+    raise exception '%.% is not an ordinary or partitioned table', quote_ident(table_schema), quote_ident(table_name)
+      using errcode = '42809', hint = 'Attach the table behind the view or foreign table.';
+  end if;
+  if persistence <> 'p' then
+    raise exception '%.% is an unlogged or temporary table', quote_ident(table_schema), quote_ident(table_name)
+      using errcode = '55000', hint = format('ALTER TABLE %I.%I SET LOGGED;', table_schema, table_name);
+  end if;
+  select a.atttypid, a.atttypmod, t.typname into type_oid, type_modifier, vector_type
+  from pg_attribute a join pg_type t on t.oid = a.atttypid
+  where a.attrelid = table_oid and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
+  if type_oid is null then
+    raise exception 'table %.% has no column %', quote_ident(table_schema), quote_ident(table_name), quote_ident(column_name)
+      using errcode = '42703', hint = 'Names are case-sensitive here: give them as pg_attribute has them.';
+  end if;
+  if vector_type not in ('vector', 'halfvec', 'bit') then
+    raise exception 'column % has type %, not vector, halfvec or bit', quote_ident(column_name), format_type(type_oid, null)
+      using errcode = '42804',
+      hint = format('Is it the right column? ALTER TABLE %I.%I ALTER COLUMN %I TYPE vector(<dims>) converts an array.',
+                    table_schema, table_name, column_name);
+  end if;
+  dims := nullif(type_modifier, -1);
+end $$;
+
+-- Register one vector column: row, changelog, triggers, search functions. The sidecar finds it and copies it.
+create or replace function ruvector.register(
+  name text, table_schema text, table_name text, column_name text, dimensions int, distance_metric text, options jsonb)
+returns int
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+#variable_conflict use_variable
+declare
+  found_column record;
+  key record;
+  unfit text;
+  filter_columns text[] := coalesce((select array_agg(value) from jsonb_array_elements_text(options -> 'columns')), '{}');
+  mirror int;
+begin
+  if name is null or octet_length(name) not between 1 and 63 then
+    raise exception 'a collection name must have 1 to 63 bytes, not %', coalesce(octet_length(name), 0)
+      using errcode = '22023', hint = 'Choose a shorter name.';
+  end if;
+  if jsonb_typeof(options) <> 'object' then
+    raise exception 'options must be a jsonb object, not %', options using errcode = '22023',
+      hint = 'For example {"m": 16, "ef_construction": 200, "columns": ["category"]}.';
+  end if;
+  select string_agg(o.key, ', ') into unfit from jsonb_object_keys(options) o (key)
+  where o.key not in ('m', 'ef_construction', 'ef_search', 'columns', 'index_kind');
+  if unfit is not null then
+    raise exception 'unknown option: %', unfit using errcode = '22023',
+      hint = 'Options are m, ef_construction, ef_search, columns, index_kind.';
+  end if;
+  select * into found_column from ruvector.inspect_column(table_schema, table_name, column_name);
+  if found_column.dims is not null and dimensions is distinct from null and dimensions <> found_column.dims then
+    raise exception 'column % has % dimensions, not %', quote_ident(column_name), found_column.dims, dimensions
+      using errcode = '22023', hint = 'Leave the dimensions out: the column type knows them.';
+  end if;
+  dimensions := coalesce(found_column.dims, dimensions);
+  if dimensions is null then
+    raise exception 'column % does not declare its dimensions', quote_ident(column_name)
+      using errcode = '22023', hint = 'Give them: dimensions => 768.';
+  end if;
+  if distance_metric not in ('l2', 'ip', 'cosine', 'l1', 'hamming', 'jaccard') then
+    raise exception 'unknown distance metric "%"', distance_metric using errcode = '22023',
+      hint = 'Metrics are l2, ip, cosine, l1 and, for bit columns, hamming, jaccard.';
+  end if;
+  if (found_column.vector_type = 'bit') <> (distance_metric in ('hamming', 'jaccard')) then
+    raise exception 'metric % does not work on a % column', distance_metric, found_column.vector_type
+      using errcode = '22023', hint = 'bit columns take hamming or jaccard, vector and halfvec take l2, ip, cosine or l1.';
+  end if;
+  select * into key from ruvector.key_columns_of(found_column.table_oid);
+  select string_agg(quote_ident(f.name), ', ') into unfit
+  from unnest(filter_columns) f (name)
+  where not exists (select from pg_attribute a where a.attrelid = found_column.table_oid and a.attname = f.name
+                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
+  if unfit is not null then
+    raise exception 'column % of %.% does not exist or cannot be filtered', unfit, quote_ident(table_schema),
+      quote_ident(table_name)
+      using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
+  end if;
+  if exists (select from ruvector.collection c where c.name = name) then
+    raise exception 'collection "%" exists already', name using errcode = '42710',
+      hint = 'Choose another name, or detach it first: ruvector detach ' || quote_ident(name);
+  end if;
+  if exists (select from ruvector.collection c
+             where c.table_oid = found_column.table_oid and c.column_name = column_name) then
+    raise exception 'column %.%.% is attached already', quote_ident(table_schema), quote_ident(table_name),
+      quote_ident(column_name)
+      using errcode = '42710',
+      detail = (select format('It is collection "%s".', c.name) from ruvector.collection c
+                where c.table_oid = found_column.table_oid and c.column_name = column_name),
+      hint = 'Detach it first to attach it with other options.';
+  end if;
+  insert into ruvector.collection (name, table_oid, table_schema, table_name, column_name, key_columns, key_types,
+    vector_type, dims, metric, index_kind, m, ef_construction, ef_search, filter_columns, fingerprint)
+  values (name, found_column.table_oid, table_schema, table_name, column_name, key.key_columns, key.key_types,
+    found_column.vector_type, dimensions, distance_metric, coalesce(options ->> 'index_kind', 'hnsw'),
+    coalesce((options ->> 'm')::int, 16), coalesce((options ->> 'ef_construction')::int, 200),
+    coalesce((options ->> 'ef_search')::int, 100), filter_columns, '')
+  returning id into mirror;
+  perform ruvector.create_capture(mirror);
+  perform ruvector.create_search(mirror);
+  execute format('grant select on %I.%I to ruvector_sidecar', table_schema, table_name);
+  execute format('grant usage on schema %I to ruvector_sidecar', table_schema);
+  insert into ruvector.trimmed (mirror_id, below) values (mirror, pg_current_xact_id());
+  insert into ruvector.mirror_status (mirror_id, state, reason)
+  values (mirror, 'new', 'attached; the sidecar has not started to copy it');
+  update ruvector.collection c set fingerprint = ruvector.fingerprint(found_column.table_oid, key.key_columns || column_name)
+  where c.id = mirror;
+  return mirror;
+end $$;

@@ -1,0 +1,87 @@
+-- How the database asks the sidecar: the only SQL that knows the transport (dblink).
+
+-- One request, one answer. Opens the session's connection when needed and reopens it once when the sidecar was restarted.
+create or replace function ruvector.ask(request text)
+returns table (kind text, key text, distance double precision)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  attempt int := 0;
+  gate ruvector.gate;
+  open_links text[];
+begin
+  if ruvector.setting('retry_after')::float8 > extract(epoch from clock_timestamp()) then
+    raise exception 'the sidecar did not answer a moment ago' using errcode = '08001', hint = 'Start it with: ruvector run';
+  end if;
+  loop
+    attempt := attempt + 1;
+    begin
+      open_links := @dblink@.dblink_get_connections();
+      if open_links is null or not 'ruvector_link' = any (open_links) then
+        select g.* into gate from ruvector.gate g;
+        if gate.host is null then
+          raise exception 'no sidecar has registered with this database' using errcode = '08001',
+            hint = 'Start it with: ruvector run';
+        end if;
+        perform @dblink@.dblink_connect('ruvector_link', format(
+          'host=%s port=%s user=%s password=%s dbname=ruvector connect_timeout=2 application_name=ruvector_bridge '
+          'sslmode=prefer gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000',
+          gate.host, gate.port, gate.login, gate.password));
+      end if;
+      return query select a.kind, a.key, a.distance
+        from @dblink@.dblink('ruvector_link', request) as a (kind text, key text, distance double precision);
+      return;
+    exception
+      when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000' then
+        if attempt > 1 or gate.host is not null then
+          raise;       -- a fresh connection failed: not the stale link of a restarted sidecar
+        end if;
+    end;
+    if 'ruvector_link' = any (@dblink@.dblink_get_connections()) then
+      perform @dblink@.dblink_disconnect('ruvector_link');
+    end if;
+  end loop;
+end $$;
+revoke all on function ruvector.ask(text) from public;
+
+-- Milliseconds the sidecar may take: dblink cannot be cancelled while it waits, so the sidecar keeps the deadline.
+create or replace function ruvector.deadline_ms() returns int
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select greatest(1, least(coalesce(ruvector.setting('timeout_ms')::int, 2000), case when t.ms > 0 then t.ms - 50 end))::int
+from (select extract(epoch from current_setting('statement_timeout')::interval) * 1000 as ms) t
+$$;
+
+-- A request with the proof that the database made it: only functions of this schema know the keys.
+create or replace function ruvector.signed(verb text, body text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+select verb || ' ' || encode(sha256(s.outer_key || sha256(s.inner_key || convert_to(body, 'UTF8'))), 'hex') || body
+from ruvector.secret s
+$$;
+revoke all on function ruvector.signed(text, text) from public;
+
+create or replace function ruvector.call_as(access text, function_name text, arguments jsonb, wait_ms int)
+returns setof jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+select a.key::jsonb from ruvector.ask(ruvector.signed('CALL', jsonb_build_object(
+  'function', function_name, 'arguments', arguments, 'access', access, 'deadline_ms', wait_ms,
+  'system', (select c.system_identifier::text from pg_control_system() c),
+  'database', (select d.oid::bigint from pg_database d where d.datname = current_database()))::text)) a
+$$;
+revoke all on function ruvector.call_as(text, text, jsonb, int) from public;
+
+-- Call a function of the sidecar; for every application role.
+create or replace function ruvector.call(function_name text, arguments jsonb) returns setof jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$ select ruvector.call_as('user', function_name, arguments, ruvector.deadline_ms()) $$;
+revoke all on function ruvector.call(text, jsonb) from public;
+grant execute on function ruvector.call(text, jsonb) to ruvector_user;
+
+-- The same for what only the owner of the schema may ask; such work may take a minute.
+create or replace function ruvector.call_admin(function_name text, arguments jsonb) returns setof jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$ select ruvector.call_as('admin', function_name, arguments, greatest(60000, ruvector.deadline_ms())) $$;
+revoke all on function ruvector.call_admin(text, jsonb) from public;

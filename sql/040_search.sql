@@ -1,0 +1,369 @@
+-- Search: the filter language, and the two functions generated for every mirror.
+
+-- One jsonb value as a literal of a column's type, checked now so that the error names the column.
+create or replace function ruvector.filter_literal(column_name text, type text, value jsonb) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  literal text;
+begin
+  if jsonb_typeof(value) in ('object', 'array') then
+    raise exception 'filter on column % expects a single value, not %', quote_ident(column_name), value
+      using errcode = '22023', hint = 'Give a string, number, boolean or null.';
+  end if;
+  literal := format('%L::%s', value #>> '{}', type);
+  execute 'select ' || literal;
+  return literal;
+exception when data_exception then
+  raise exception 'filter on column %: % is not a value of type %', quote_ident(column_name), value, type
+    using errcode = '22023', detail = sqlerrm, hint = 'Give a value that the column could hold.';
+end $$;
+
+-- One column condition as SQL over alias i: a value, a list (IN), or an object of operators.
+create or replace function ruvector.filter_column_sql(column_name text, type text, condition jsonb) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  is_array constant boolean := right(type, 2) = '[]';
+  element constant text := regexp_replace(type, '\[\]$', '');
+  target constant text := format('i.%I', column_name);
+  entry record;
+  literals text;
+  parts text[] := '{}';
+begin
+  if jsonb_typeof(condition) = 'null' then
+    return target || ' is null';
+  elsif jsonb_typeof(condition) = 'array' then
+    condition := jsonb_build_object('$in', condition);
+  elsif jsonb_typeof(condition) <> 'object' then
+    condition := jsonb_build_object('$eq', condition);
+  end if;
+  for entry in select o.key, o.value from jsonb_each(condition) o loop
+    if entry.key in ('$in', '$nin') then
+      if jsonb_typeof(entry.value) <> 'array' then
+        raise exception 'filter on column %: % expects a list, not %', quote_ident(column_name), entry.key, entry.value
+          using errcode = '22023', hint = 'For example {"category": {"$in": ["a", "b"]}}.';
+      end if;
+      if jsonb_array_length(entry.value) > 10000 then
+        raise exception 'filter on column %: the list has % values, at most 10000 are allowed', quote_ident(column_name),
+          jsonb_array_length(entry.value) using errcode = '54000', hint = 'Put the values in a table and join it.';
+      end if;
+      select string_agg(ruvector.filter_literal(column_name, element, v.value), ', ') into literals
+      from jsonb_array_elements(entry.value) v (value);
+      parts := parts || case
+        when is_array then format('%s(%s && array[%s]::%s)', case entry.key when '$nin' then 'not ' else '' end, target,
+                                  coalesce(literals, ''), type)
+        when literals is null then case entry.key when '$in' then 'false' else 'true' end
+        else format('%s %s (%s)', target, case entry.key when '$in' then 'in' else 'not in' end, literals) end;
+    elsif entry.key = '$exists' then
+      if jsonb_typeof(entry.value) <> 'boolean' then
+        raise exception 'filter on column %: $exists expects true or false, not %', quote_ident(column_name), entry.value
+          using errcode = '22023', hint = 'For example {"category": {"$exists": true}}.';
+      end if;
+      parts := parts || (target || case when entry.value::boolean then ' is not null' else ' is null' end);
+    elsif entry.key in ('$eq', '$ne', '$lt', '$lte', '$gt', '$gte') then
+      if jsonb_typeof(entry.value) = 'null' and entry.key in ('$eq', '$ne') then
+        parts := parts || (target || case entry.key when '$eq' then ' is null' else ' is not null' end);
+      elsif is_array and entry.key in ('$eq', '$ne') then
+        parts := parts || format('%s(%s = any (%s))', case entry.key when '$ne' then 'not ' else '' end,
+                                 ruvector.filter_literal(column_name, element, entry.value), target);
+      elsif is_array then
+        raise exception 'filter on column %: % does not work on a list', quote_ident(column_name), entry.key
+          using errcode = '22023', hint = 'Lists take a value (contains), $in (contains one of) and $exists.';
+      else
+        parts := parts || format('%s %s %s', target,
+          case entry.key when '$eq' then '=' when '$ne' then '<>' when '$lt' then '<' when '$lte' then '<='
+                         when '$gt' then '>' else '>=' end,
+          ruvector.filter_literal(column_name, type, entry.value));
+      end if;
+    else
+      raise exception 'filter on column %: unknown operator %', quote_ident(column_name), quote_literal(entry.key)
+        using errcode = '22023', hint = 'Operators are $eq $ne $lt $lte $gt $gte $in $nin $exists.';
+    end if;
+  end loop;
+  return '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
+end $$;
+
+-- A jsonb filter as SQL over alias i of the mirrored table. Names must be mirrored columns, values are quoted literals.
+create or replace function ruvector.filter_sql(c ruvector.collection, filter jsonb, depth int default 0) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  entry record;
+  type text;
+  inner_parts text;
+  parts text[] := '{}';
+begin
+  if depth > 32 then
+    raise exception 'the filter is nested deeper than 32 levels' using errcode = '54000', hint = 'Flatten $and and $or.';
+  end if;
+  if jsonb_typeof(filter) <> 'object' then
+    raise exception 'a filter must be a jsonb object, not %', filter using errcode = '22023',
+      hint = 'For example {"category": "a", "price": {"$lt": 50}}.';
+  end if;
+  for entry in select o.key, o.value from jsonb_each(filter) o loop
+    if entry.key in ('$and', '$or') then
+      if jsonb_typeof(entry.value) <> 'array' or jsonb_array_length(entry.value) = 0 then
+        raise exception '% expects a list of filters, not %', entry.key, entry.value using errcode = '22023',
+          hint = 'For example {"$or": [{"category": "a"}, {"price": {"$lt": 50}}]}.';
+      end if;
+      select string_agg(ruvector.filter_sql(c, v.value, depth + 1), case entry.key when '$and' then ' and ' else ' or ' end)
+        into inner_parts from jsonb_array_elements(entry.value) v (value);
+      parts := parts || ('(' || inner_parts || ')');
+    elsif entry.key = '$not' then
+      parts := parts || ('(not ' || ruvector.filter_sql(c, entry.value, depth + 1) || ')');
+    elsif not entry.key = any (c.filter_columns) then
+      raise exception 'column % is not a filter column of collection "%"', quote_ident(entry.key), c.name
+        using errcode = '42703',
+        detail = 'Filter columns: ' || coalesce(nullif(array_to_string(c.filter_columns, ', '), ''), 'none') || '.',
+        hint = 'Attach it with the column: ruvector attach ... --columns '
+               || array_to_string(c.filter_columns || entry.key, ',');
+    else
+      select format_type(a.atttypid, null) into type from pg_attribute a
+      where a.attrelid = c.table_oid and a.attname = entry.key and not a.attisdropped;
+      if type is null then
+        raise exception 'filter column % was dropped from the table', quote_ident(entry.key) using errcode = '42703',
+          hint = 'Detach and attach the collection with the columns it has now.';
+      end if;
+      parts := parts || ruvector.filter_column_sql(entry.key, type, entry.value);
+    end if;
+  end loop;
+  return '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
+end $$;
+
+-- Generate candidates_<id> (asks the sidecar, overlays unapplied changes) and search_<id> (joins back, refills to k).
+-- Both are STABLE: every statement inside then uses the caller's snapshot, the very one that is sent to the sidecar.
+create or replace function ruvector.create_search(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $create$
+declare
+  c ruvector.collection;
+  query_type text;
+  sent_form text;
+  operator text;
+  dims_of text;
+  zero_check text := '';
+  template text;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
+  query_type := case c.vector_type when 'bit' then 'bit' else '@vector@.vector' end;
+  sent_form := case c.vector_type when 'bit' then 'bit_send(query)' else '@vector@.vector_send(query)' end;
+  operator := case c.metric when 'l2' then '<->' when 'ip' then '<#>' when 'cosine' then '<=>' when 'l1' then '<+>'
+                            when 'hamming' then '<~>' else '<%>' end;
+  dims_of := case c.vector_type when 'bit' then 'length' else '@vector@.vector_dims' end;
+  if c.metric = 'cosine' then
+    zero_check := $check$
+  if @vector@.vector_norm(query) = 0 then
+    raise exception 'the query vector is all zeros, which has no direction under the cosine metric'
+      using errcode = '22023', hint = 'Give a vector with at least one element that is not zero.';
+  end if;$check$;
+  end if;
+  template := $template$
+create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int,
+  out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark text,
+  out refusal text, out report jsonb)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp{pinned} as $body$
+declare
+  dirty_max constant int := 20000;
+  started constant timestamptz := clock_timestamp();
+  snapshot constant pg_snapshot := pg_current_snapshot();
+  live_token text; truncated_seen boolean; logged text[]; in_progress xid8[]; ended_below xid8;
+begin
+  dirty := '{}'; overlaid := 0;
+  if wanted not between 1 and 20000 then
+    raise exception 'candidate count % is out of range', wanted using errcode = '22023', hint = 'Ask for 1 to 20000.';
+  end if;
+  if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
+  select l.token into live_token from ruvector.live l where l.mirror_id = {id};
+  if live_token is null then refusal := 'no live mirror'; return; end if;
+  begin
+    select max(a.key) filter (where a.kind = 'w'), coalesce(array_agg(a.key) filter (where a.kind = 'c'), '{}'),
+           coalesce(array_agg(a.key) filter (where a.kind = 't'), '{}'), max(a.distance) filter (where a.kind = 'c'),
+           count(*) filter (where a.kind = 'c'), max(a.key) filter (where a.kind = 'f'),
+           max(a.key) filter (where a.kind = 'r')
+      into watermark, keys, dirty, reach, returned, refusal, report
+      from ruvector.ask(ruvector.signed('SEARCH', format(
+        '{"c":{id},"q":"%s","m":%s,"ef":%s,"s":"%s","tok":"%s","sys":"%s","db":%s,"dl":%s}',
+        encode({sent_form}, 'hex'), wanted, coalesce(ef, 0), snapshot, live_token,
+        (select s.system_identifier from pg_control_system() s),
+        (select d.oid from pg_database d where d.datname = current_database()), ruvector.deadline_ms()))) a;
+  exception
+    when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000'
+      or sqlstate '2F003' then
+      refusal := 'sidecar unreachable: ' || sqlerrm;
+  end;
+  if refusal is not null then
+    -- A sidecar that hangs costs the connect timeout once, not on every search of the session.
+    if clock_timestamp() - started > interval '500 ms' then
+      perform set_config('ruvector.retry_after', extract(epoch from clock_timestamp() + interval '3 s')::text, false);
+    end if;
+    return;
+  end if;
+  ended_below := pg_snapshot_xmax(watermark::pg_snapshot);
+  in_progress := array(select pg_snapshot_xip(watermark::pg_snapshot));
+  select coalesce(array_agg(distinct z.key) filter (where z.key is not null), '{}'), coalesce(bool_or(z.truncated), false)
+    into logged, truncated_seen
+    from (select case when not l.truncated then {log_key} end as key, l.truncated
+            from ruvector.changelog_{id} l where l.xid >= ended_below
+          union all
+          select case when not l.truncated then {log_key} end, l.truncated
+            from ruvector.changelog_{id} l where l.xid = any (in_progress)
+          limit dirty_max + 1) z;
+  overlaid := cardinality(logged);
+  dirty := dirty || logged;
+  if cardinality(dirty) > dirty_max then refusal := 'too many recent changes'; return; end if;
+  if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
+end $body$;
+
+create or replace function ruvector.search_{id}(query {query_type}, k int, ef int, filter jsonb, exactness text,
+  explained boolean)
+returns table (id text, distance float8, engine text, report jsonb)
+language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as $body$
+#variable_conflict use_column
+declare
+  dims constant int := {dims};
+  wanted_max constant int := 20000;
+  started constant timestamptz := clock_timestamp();
+  mode constant text := coalesce(exactness, ruvector.setting('exactness'), 'balanced');
+  wanted int; c record; pool text[]; kth float8; survivors int; from_index int; rounds int := 0;
+  condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
+begin
+  if k is null or k not between 1 and 10000 then
+    raise exception 'k must be between 1 and 10000, not %', coalesce(k::text, 'null') using errcode = '22023',
+      hint = 'Ask for fewer rows; read a whole table without an index.';
+  end if;
+  if query is null then
+    raise exception 'the query vector is null' using errcode = '22004', hint = 'Give a vector with {dims} dimensions.';
+  end if;
+  if {dims_of}(query) <> dims then
+    raise exception 'the query has % dimensions, collection % has %', {dims_of}(query), {name_literal}, dims
+      using errcode = '22023', hint = 'Give a vector with {dims} dimensions.';
+  end if;{zero_check}
+  if ef is not null and ef not between 1 and 20000 then
+    raise exception 'ef_search must be between 1 and 20000, not %', ef using errcode = '22023',
+      hint = 'Leave it out to use the collection''s own value.';
+  end if;
+  if mode not in ('fast', 'balanced', 'exact') then
+    raise exception 'unknown exactness %', quote_literal(mode) using errcode = '22023',
+      hint = 'Values are fast, balanced and exact.';
+  end if;
+  if filter is not null then
+    condition := ruvector.filter_sql(ruvector.collection_of({name_literal}), filter);
+  end if;
+  if mode = 'exact' then
+    reason := 'exactness exact was asked for';
+  elsif row_security_active({table_literal}::regclass) then
+    reason := 'row-level security is active for this role';
+  end if;
+  wanted := least(wanted_max, case when condition is null then k + 8 else greatest(4 * k, 64) end);
+  while reason is null loop
+    rounds := rounds + 1;
+    c := ruvector.candidates_{id}(query, wanted, coalesce(ef, ruvector.setting('ef_search')::int));
+    reason := c.refusal;
+    exit when reason is not null;
+    pool := c.keys || c.dirty;
+    if condition is null then
+      select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN'),
+             max(z.d) filter (where z.d <> 'NaN') into ids, distances, kth
+        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
+              where {key_match} and {dims_of}(i.{column}) = dims order by 2, {order_key} limit k) z;
+    else
+      execute {filtered_pool} || condition || {filtered_pool_end}
+        using pool, query, k, dims into ids, distances, kth;
+    end if;
+    survivors := coalesce(cardinality(ids), 0);
+    -- Nothing the index did not return can be nearer than reach; the margin is the rounding of f32 arithmetic.
+    exit when c.returned < wanted or (survivors >= k and kth <= c.reach + abs(c.reach) * 1e-5 + 1e-7);
+    if wanted >= wanted_max then
+      reason := format('%s of %s candidates passed filter and visibility', survivors, wanted);
+    end if;
+    wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
+  end loop;
+  if reason is not null then
+    if coalesce(ruvector.setting('fallback'), 'pgvector') = 'error' and mode <> 'exact' then
+      raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
+        hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
+    end if;
+    if mode <> 'exact' and not explained then
+      raise notice 'ruvector: collection % was searched by the database itself: %', {name_literal}, reason;
+    end if;
+    if condition is null and mode <> 'exact' and not row_security_active({table_literal}::regclass) then
+      answered := 'pgvector';      -- may use a pgvector index, if there is one
+      select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN') into ids, distances
+        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
+              where i.{column} is not null and {dims_of}(i.{column}) = dims
+              order by i.{column} {operator} {typed_query} limit k) z;
+    else
+      answered := 'exact';         -- "+ 0" keeps every approximate index out
+      execute {exact_scan} || coalesce(condition, 'true') || {exact_scan_end} using query, k, dims into ids, distances;
+    end if;
+  end if;
+  if explained then
+    return query select null::text, null::float8, answered, jsonb_strip_nulls(jsonb_build_object(
+      'plan', case when answered = 'exact' then 'exact scan' when answered = 'pgvector' then 'pgvector order by'
+                   when condition is null then 'index' else 'index, filter after join, refill' end,
+      'engine', answered, 'rounds', rounds, 'wanted', wanted, 'watermark', c.watermark,
+      'overlay_rows', c.overlaid, 'candidates', c.returned, 'returned', coalesce(cardinality(ids), 0),
+      'selectivity', case when condition is not null and answered = 'ruvector' and c.returned > 0
+                          then least(1.0, survivors::float8 / c.returned) end,
+      'reason', reason, 'sidecar', c.report,
+      'total_ms', extract(epoch from clock_timestamp() - started) * 1000));
+    return;
+  end if;
+  return query select u.id, u.distance, answered, null::jsonb from unnest(ids, distances) u (id, distance);
+end $body$;
+revoke all on function ruvector.candidates_{id}({query_type}, int, int) from public;
+revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) from public;
+grant execute on function ruvector.candidates_{id}({query_type}, int, int) to ruvector_user;
+grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) to ruvector_user;
+$template$;
+  execute ruvector.fill(template, jsonb_build_object(
+    'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
+    'dims_of', dims_of, 'name_literal', quote_literal(c.name),
+    -- Text of timestamps and dates depends on settings; the others do not, and a pinned setting costs time.
+    'pinned', case when c.key_types && array['date', 'timestamp without time zone', 'timestamp with time zone']
+              then ' set timezone = ''UTC'' set datestyle = ''ISO''' else '' end,
+    'log_key', ruvector.key_text_sql('l', array(select 'key_' || n from generate_series(1, cardinality(c.key_columns)) n)),
+    'row_key', ruvector.key_text_sql('i', c.key_columns),
+    'order_key', ruvector.each('i.%1$I', c.key_columns),
+    'key_match', ruvector.key_match_sql('i', c.key_columns, c.key_types, 'pool'),
+    'column', quote_ident(c.column_name), 'operator', format('operator(@vector@.%s)', operator),
+    'typed_query', case c.vector_type when 'halfvec' then 'query::@vector@.halfvec' else 'query' end,
+    'table', format('%I.%I', c.table_schema, c.table_name),
+    'table_literal', quote_literal(format('%I.%I', c.table_schema, c.table_name)),
+    'filtered_pool', quote_literal(ruvector.fill(
+      'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN''),
+              max(z.d) filter (where z.d <> ''NaN'')
+       from (select {row_key} as id, i.{column} {operator} {typed} as d from {table} i
+             where {match} and {dims_of}(i.{column}) = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+    'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z',
+      ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+    'exact_scan', quote_literal(ruvector.fill(
+      'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN'')
+       from (select {row_key} as id, (i.{column} {operator} {typed}) + 0::float8 as d from {table} i
+             where i.{column} is not null and {dims_of}(i.{column}) = $3 and ',
+      ruvector.query_parts(c, '$1', '', dims_of, operator))),
+    'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z',
+      ruvector.query_parts(c, '$1', '', dims_of, operator)))));
+end $create$;
+
+-- The parts of a dynamic query over the mirrored table: where the query vector and the key pool are bound.
+create or replace function ruvector.query_parts(
+  c ruvector.collection, query_at text, pool_at text, dims_of text, operator text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select jsonb_build_object(
+  'row_key', ruvector.key_text_sql('i', c.key_columns), 'order_key', ruvector.each('i.%1$I', c.key_columns),
+  'column', quote_ident(c.column_name), 'operator', format('operator(@vector@.%s)', operator),
+  'typed', query_at || case c.vector_type when 'halfvec' then '::@vector@.halfvec' else '' end,
+  'table', format('%I.%I', c.table_schema, c.table_name), 'dims_of', dims_of,
+  'match', ruvector.key_match_sql('i', c.key_columns, c.key_types, pool_at))
+$$;
+
+-- Replace each {name} of a template by the text of that name, in one pass: a value is never searched again.
+create or replace function ruvector.fill(template text, parts jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select string_agg(case when p.n % 2 = 1 then p.part else coalesce(parts ->> p.part, '{' || p.part || '}') end, '' order by p.n)
+from regexp_split_to_table(regexp_replace(template, '\{([a-z_]+)\}', E'\x01\\1\x01', 'g'), E'\x01') with ordinality p (part, n)
+$$;

@@ -1,0 +1,47 @@
+-- What status functions read.
+
+-- The state of every mirror, or of one. Apart from ruvector_consistency_status because PL/pgSQL refuses an argument and
+-- a result column of one name.
+create or replace function ruvector.consistency(wanted text)
+returns table (collection text, state text, reason text, last_heap_lsn text, last_index_lsn text, lag_bytes bigint,
+  lag_ms double precision, pending_changes bigint, watermark text, checkpoint_age_ms double precision,
+  changelog_bytes bigint, unindexed jsonb)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  c record;
+  pending bigint;
+  is_live boolean;
+  log_end constant pg_lsn := case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end;
+begin
+  if wanted is not null then
+    perform ruvector.collection_of(wanted);
+  end if;
+  for c in
+    select r.id, r.name, s.state, s.reason, s.position, s.position_lsn, s.position_at, s.unindexed, k.checkpointed_at
+    from ruvector.collection r
+    left join ruvector.mirror_status s on s.mirror_id = r.id
+    left join (select u.mirror_id, max(u.checkpointed_at) as checkpointed_at from ruvector.consumer u
+               group by u.mirror_id) k on k.mirror_id = r.id
+    where wanted is null or r.name = wanted
+    order by r.name
+  loop
+    execute format(
+      'select count(*) from ruvector.changelog_%1$s l
+       where $1 is null or l.xid >= pg_snapshot_xmax($1) or l.xid = any (array(select pg_snapshot_xip($1)))', c.id)
+      into pending using c.position;
+    select exists (select from ruvector.live l where l.mirror_id = c.id) into is_live;
+    return query select
+      c.name,
+      case when c.state = 'live' and not is_live then 'unreachable' else coalesce(c.state, 'new') end,
+      case when c.state = 'live' and not is_live then 'no sidecar holds the live token' else nullif(c.reason, '') end,
+      log_end::text, c.position_lsn::text,
+      case when pending = 0 then 0 else pg_wal_lsn_diff(log_end, c.position_lsn)::bigint end,
+      case when pending = 0 then 0 else extract(epoch from clock_timestamp() - c.position_at) * 1000 end::float8,
+      pending, c.position::text,
+      (extract(epoch from clock_timestamp() - c.checkpointed_at) * 1000)::float8,
+      pg_total_relation_size(format('ruvector.changelog_%s', c.id)::regclass), c.unindexed;
+  end loop;
+end $$;
+revoke all on function ruvector.consistency(text) from public;

@@ -1,0 +1,3 @@
+-- language: sql
+-- security: definer
+select * from ruvector.consistency($1)

@@ -1,0 +1,17 @@
+#variable_conflict use_column
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+  report jsonb;
+begin
+  if c.vector_type = 'bit' then
+    raise exception 'collection "%" holds bit vectors', collection using errcode = '22023',
+      hint = 'ruvector_explain takes vector and halfvec collections.';
+  end if;
+  execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
+    into report using query, k, ef_search, filter;
+  return query select
+    report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
+    (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
+    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
+    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
+end

@@ -1,0 +1,14 @@
+#variable_conflict use_column
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+begin
+  if c.vector_type <> 'bit' then
+    raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
+      hint = 'Search it with ruvector_search(collection, query vector, k).';
+  end if;
+  return query execute format(
+    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
+            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
+     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
+    using query, k, ef_search, filter, exactness;
+end

@@ -1,0 +1,2 @@
+-- language: sql
+select i.installed_version from ruvector.instance i

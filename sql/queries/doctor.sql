@@ -1,0 +1,22 @@
+-- name: collections
+-- Every mirror with what can be wrong about it: definition, triggers, freshness, left-out rows.
+SELECT c.name, s.state, s.reason, s.pending_changes, s.lag_ms, s.changelog_bytes, s.unindexed,
+  coalesce(m.rows_indexed, 0) AS rows_indexed,
+  to_regclass(format('%%I.%%I', c.table_schema, c.table_name))::oid IS NOT DISTINCT FROM c.table_oid AS has_table,
+  c.fingerprint = ruvector.fingerprint(c.table_oid, c.key_columns || c.column_name) AS is_unchanged,
+  (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.table_oid AND t.tgenabled = 'A'
+   AND t.tgname IN (format('00_ruvector_rows_%%s', c.id), format('00_ruvector_update_%%s', c.id),
+                    format('00_ruvector_truncate_%%s', c.id))) = 3 AS has_triggers
+FROM {api}.ruvector_consistency_status() s
+JOIN ruvector.collection c ON c.name = s.collection
+LEFT JOIN ruvector.mirror_status m ON m.mirror_id = c.id
+ORDER BY c.name;
+
+-- name: oldest_transaction
+-- Seconds that the oldest open transaction of this database is open; such a one makes answers slower, never wrong.
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - a.xact_start)), 0)::float8 AS seconds
+FROM pg_stat_activity a WHERE a.datname = current_database() AND a.pid <> pg_backend_pid();
+
+-- name: consumers
+-- Names of the sidecars that hold checkpoints here.
+SELECT DISTINCT k.name FROM ruvector.consumer k ORDER BY 1;

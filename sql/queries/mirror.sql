@@ -1,0 +1,87 @@
+-- name: identity
+-- Which database this is by its own word, and by the row that a dump would carry along.
+SELECT i.instance_id::text, i.system_identifier = s.system_identifier AND i.database_oid = d.oid,
+  s.system_identifier::text, d.oid::bigint, i.installed_version
+FROM ruvector.instance i, pg_control_system() s, pg_database d WHERE d.datname = current_database();
+
+-- name: adopt
+-- A restored dump or a clone becomes a database of its own.
+UPDATE ruvector.instance SET instance_id = gen_random_uuid(),
+  system_identifier = (SELECT s.system_identifier FROM pg_control_system() s),
+  database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+
+-- name: forget_consumers
+-- Checkpoints of another database mean nothing here.
+DELETE FROM ruvector.consumer;
+
+-- name: empty_changelog
+-- Transaction numbers of another server mean nothing here.
+DELETE FROM {changelog};
+
+-- name: restart_trim
+-- From now on this server's transactions count.
+UPDATE ruvector.trimmed SET below = pg_current_xact_id();
+
+-- name: consumer
+-- The checkpoints of this sidecar.
+SELECT k.epoch, k.checkpoint_id::text, k.checkpoint::text, k.previous_checkpoint_id::text, k.previous_checkpoint::text
+FROM ruvector.consumer k WHERE k.mirror_id = %(mirror)s AND k.name = %(name)s;
+
+-- name: begin_copy
+-- The position the first copy starts from: nobody may trim changes after it. An older row of this name is replaced.
+INSERT INTO ruvector.consumer (mirror_id, name, checkpoint_id, checkpoint)
+VALUES (%(mirror)s, %(name)s, %(id)s::uuid, %(position)s::text::pg_snapshot)
+ON CONFLICT (mirror_id, name) DO UPDATE SET epoch = consumer.epoch + 1, checkpoint_id = excluded.checkpoint_id,
+  checkpoint = excluded.checkpoint, previous_checkpoint_id = NULL, previous_checkpoint = NULL,
+  checkpointed_at = clock_timestamp()
+RETURNING epoch;
+
+-- name: next_checkpoint
+-- Only the owner of the epoch may write; no row means that another sidecar took over.
+UPDATE ruvector.consumer SET previous_checkpoint_id = checkpoint_id, previous_checkpoint = checkpoint,
+  checkpoint_id = %(id)s::uuid, checkpoint = %(position)s::text::pg_snapshot, checkpointed_at = clock_timestamp()
+WHERE mirror_id = %(mirror)s AND name = %(name)s AND epoch = %(epoch)s;
+
+-- name: take_over
+-- A new process of this name: older ones match no row from now on.
+UPDATE ruvector.consumer SET epoch = epoch + 1 WHERE mirror_id = %(mirror)s AND name = %(name)s RETURNING epoch;
+
+-- name: trim_limit
+-- The oldest transaction that some previous checkpoint has not finished; NULL while one consumer has none.
+SELECT CASE WHEN bool_and(k.previous_checkpoint IS NOT NULL) THEN min(pg_snapshot_xmin(k.previous_checkpoint)::text::bigint) END
+FROM ruvector.consumer k WHERE k.mirror_id = %(mirror)s;
+
+-- name: set_token
+-- This mirror may answer, until the token is gone.
+INSERT INTO ruvector.live (mirror_id, token) VALUES (%(mirror)s, %(token)s)
+ON CONFLICT (mirror_id) DO UPDATE SET token = excluded.token;
+
+-- name: token
+-- The token in force.
+SELECT token FROM ruvector.live WHERE mirror_id = %(mirror)s;
+
+-- name: remove_token
+-- This mirror may not answer any more; a token of somebody else stays.
+DELETE FROM ruvector.live WHERE mirror_id = %(mirror)s AND token = %(token)s;
+
+-- name: status
+-- What this mirror says about itself.
+INSERT INTO ruvector.mirror_status (mirror_id, state, reason, position, position_lsn, position_at, rows_indexed,
+  rows_copied, rows_total, rows_per_second, eta_seconds, unindexed, stats, updated_at)
+VALUES (%(mirror)s, %(state)s, %(reason)s, %(position)s::text::pg_snapshot, %(lsn)s::text::pg_lsn, clock_timestamp(),
+  %(rows_indexed)s, %(rows_copied)s, %(rows_total)s, %(rows_per_second)s, %(eta_seconds)s, %(unindexed)s::text::jsonb,
+  %(stats)s::text::jsonb, clock_timestamp())
+ON CONFLICT (mirror_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, position = excluded.position,
+  position_lsn = excluded.position_lsn, position_at = excluded.position_at, rows_indexed = excluded.rows_indexed,
+  rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, rows_per_second = excluded.rows_per_second,
+  eta_seconds = excluded.eta_seconds, unindexed = excluded.unindexed, stats = excluded.stats,
+  updated_at = excluded.updated_at;
+
+-- name: secrets
+-- What a request of the database is signed with, and how it logs in.
+SELECT s.inner_key, s.outer_key, g.login, g.password FROM ruvector.secret s, ruvector.gate g;
+
+-- name: set_gate
+-- Where the database finds this sidecar.
+UPDATE ruvector.gate SET host = %(host)s, port = %(port)s, updated_at = clock_timestamp()
+WHERE host IS DISTINCT FROM %(host)s OR port IS DISTINCT FROM %(port)s;
