@@ -1,0 +1,128 @@
+"""Read changes and rows of one mirrored table over one connection of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from ruvector import db, limits
+from ruvector.capture.statements import TableStatements
+from ruvector.kernels.copyformat import decode
+from ruvector.snapshot import Snapshot
+from ruvector.values import Collection, DecodedRows
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """Everything that happened between two snapshots: who changed which key (None: the table was emptied)."""
+
+    snapshot: Snapshot
+    lsn: str
+    changes: tuple[tuple[int, str | None], ...]
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether the table was emptied in between."""
+        return any(key is None for _, key in self.changes)
+
+    def keyed(self) -> list[tuple[int, str]]:
+        """Return the (xid, key) pairs that name a key."""
+        return [(xid, key) for xid, key in self.changes if key is not None]
+
+    def keys(self) -> list[str]:
+        """Return each changed key once, in the order of first appearance."""
+        return list(dict.fromkeys(key for _, key in self.changes if key is not None))
+
+
+class TableReader:
+    """Reads one table and its changelog; not thread-safe. Raises our database errors."""
+
+    def __init__(self, dsn: str | None, collection: Collection) -> None:
+        self.collection = collection
+        self._statements = TableStatements(collection)
+        self._connection = db.connect(dsn, application_name=f"ruvector {collection.name}"[:63])
+        try:
+            with db.translated():
+                self._connection.execute(db.query("capture", "prepare_reader").encode())
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            self._connection.read_only = True
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def at_snapshot(self) -> Iterator[tuple[Snapshot, str]]:
+        """Open one read-only REPEATABLE READ transaction; give its snapshot and log position (LSN)."""
+        with db.translated(), self._connection.transaction():
+            row = self._connection.execute(db.query("capture", "snapshot").encode()).fetchone()
+            if row is None:
+                raise psycopg.OperationalError("the database did not tell its snapshot")
+            yield Snapshot.parse(row[0]), row[1]
+
+    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str) -> ChangeBatch:
+        """Return what this snapshot sees and the position does not; call inside at_snapshot."""
+        parameters = {"xmax": str(position.xmax), "xip": [str(xid) for xid in position.xip]}
+        rows = self._connection.execute(self._statements.changes(), parameters).fetchall()
+        return ChangeBatch(snapshot, lsn, tuple((xid, key) for xid, key in rows))
+
+    def changes_within(self, position: Snapshot) -> list[tuple[int, str]]:
+        """Return the changelog rows whose transaction is visible in the position."""
+        with db.translated():
+            rows = self._connection.execute(self._statements.changes_seen(), {"position": str(position)}).fetchall()
+        return [(xid, key) for xid, key in rows if key is not None]
+
+    def rows_of(self, keys: Sequence[str]) -> DecodedRows:
+        """Return the rows that exist now of these keys (at most CHANGE_BATCH_ROWS_MAX)."""
+        return self._copy(self._statements.rows_of_keys(keys))
+
+    def chunk_after(self, key: str | None) -> DecodedRows:
+        """Return the next rows in key order."""
+        return self._copy(self._statements.chunk(key, rows=self.chunk_rows))
+
+    @property
+    def chunk_rows(self) -> int:
+        """How many rows one chunk asks for: fewer when the vectors are wide."""
+        row_bytes = 64 + 4 * self.collection.options.dims
+        return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // row_bytes))
+
+    def sample_keys(self, *, percent: float, rows: int) -> list[str]:
+        """Return the keys of some rows of the table."""
+        return [row[0] for row in self._connection.execute(self._statements.sample_keys(percent=percent, rows=rows))]
+
+    def row_estimate(self) -> int:
+        """Return how many rows the planner believes in; 0 when it does not know."""
+        with db.translated():
+            row = self._connection.execute(
+                db.query("capture", "row_estimate").encode(), {"table": self.collection.table_oid}
+            ).fetchone()
+        return max(0, int(row[0])) if row else 0
+
+    def drift(self) -> str:
+        """Say what changed about the table since it was attached; empty when nothing did."""
+        parameters = {
+            "table": self.collection.table_oid,
+            "name": self._statements.table_name(),
+            "columns": [*self.collection.key_columns, self.collection.column_name],
+        }
+        row = self._connection.execute(db.query("capture", "drift").encode(), parameters).fetchone()
+        if row is None or not row[1]:
+            return f"{self.collection.table_ref} is no longer the table with OID {self.collection.table_oid}"
+        if row[0] != self.collection.fingerprint:
+            return f"the definition of {self.collection.table_ref} or its triggers changed since it was attached"
+        return ""
+
+    def _copy(self, statement: sql.Composed) -> DecodedRows:
+        options = self.collection.options
+        buffer = bytearray()
+        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for block in copy:
+                buffer += block
+        return decode(buffer, key_kind=options.key_kind.value, element=options.element.value, dims=options.dims)

@@ -1,0 +1,107 @@
+"""The statements of one mirrored table: named queries with its identifiers quoted in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from psycopg import sql
+
+from ruvector import db
+from ruvector.values import Collection, KeyKind
+
+
+class TableStatements:
+    """Build the statements that read one table and its changelog. Names are quoted, values are literals."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._table = sql.Identifier(collection.table_schema, collection.table_name)
+        self._log = sql.Identifier("ruvector", f"changelog_{collection.id}")
+        self._types = [sql.SQL(kind) for kind in collection.key_types]  # format_type() wrote them: quoted already
+        self._key_columns = [sql.Identifier("i", name) for name in collection.key_columns]
+
+    def changes(self) -> sql.Composed:
+        """Return the query of changelog rows beyond a position (parameters xmax, xip)."""
+        return self._fill("changes", log_key=self._log_key(), changelog=self._log)
+
+    def changes_seen(self) -> sql.Composed:
+        """Return the query of changelog rows within a position (parameter position)."""
+        return self._fill("changes_seen", log_key=self._log_key(), changelog=self._log)
+
+    def forget_changes(self) -> sql.Composed:
+        """Return the statement that trims one slice (parameters above, below, rows)."""
+        return self._fill("forget_changes", changelog=self._log)
+
+    def empty_changelog(self) -> sql.Composed:
+        """Return the statement that empties the changelog."""
+        return sql.SQL(db.query("mirror", "empty_changelog")).format(changelog=self._log)
+
+    def rows_of_keys(self, keys: Sequence[str]) -> sql.Composed:
+        """Return the COPY of the present rows with these keys (texts)."""
+        pool = sql.SQL("{}::text[]").format(sql.Literal(list(keys)))
+        if len(self._key_columns) == 1:
+            match = sql.SQL("{} = ANY ({}::{}[])").format(self._key_columns[0], pool, self._types[0])
+        else:
+            parts = sql.SQL(", ").join(
+                sql.SQL("(u.t::json ->> {})::{}").format(sql.Literal(number), kind)
+                for number, kind in enumerate(self._types)
+            )
+            columns = sql.SQL(", ").join(self._key_columns)
+            match = sql.SQL("({}) IN (SELECT {} FROM unnest({}) u (t))").format(columns, parts, pool)
+        return self._fill("rows_of_keys", **self._row_parts(), match=match)
+
+    def chunk(self, after: str | None, *, rows: int) -> sql.Composed:
+        """Return the COPY of the next rows in key order, after a key (text) or from the start."""
+        return self._fill(
+            "chunk",
+            **self._row_parts(),
+            after=sql.SQL("true") if after is None else self._after(after),
+            order=sql.SQL(", ").join(self._key_columns),
+            rows=sql.Literal(rows),
+        )
+
+    def sample_keys(self, *, percent: float, rows: int) -> sql.Composed:
+        """Return the query of the keys of some rows, spread over the table."""
+        return self._fill(
+            "sample_keys",
+            key_text=self._key_text("i", self._collection.key_columns),
+            table=self._table,
+            percent=sql.Literal(percent),
+            rows=sql.Literal(rows),
+        )
+
+    def table_name(self) -> str:
+        """Return the quoted, qualified table name, for to_regclass."""
+        return self._table.as_string(None)
+
+    def _fill(self, name: str, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(db.query("capture", name)).format(**parts)
+
+    def _row_parts(self) -> dict[str, sql.Composable]:
+        if self._collection.options.key_kind is KeyKind.INT64:
+            key: sql.Composable = self._key_columns[0]
+        else:
+            key = self._key_text("i", self._collection.key_columns)
+        return {"key": key, "column": sql.Identifier(self._collection.column_name), "table": self._table}
+
+    def _log_key(self) -> sql.Composed:
+        return self._key_text("l", [f"key_{number}" for number in range(1, len(self._types) + 1)])
+
+    @staticmethod
+    def _key_text(alias: str, columns: Sequence[str]) -> sql.Composed:
+        names = [sql.Identifier(alias, column) for column in columns]
+        if len(names) == 1:
+            return sql.SQL("{}::text").format(names[0])
+        return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(names))
+
+    def _after(self, key: str) -> sql.Composed:
+        values = [key] if len(self._types) == 1 else [_plain(value) for value in json.loads(key, parse_float=str)]
+        literals = sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Literal(value), kind) for value, kind in zip(values, self._types, strict=True)
+        )
+        return sql.SQL("({}) > ({})").format(sql.SQL(", ").join(self._key_columns), literals)
+
+
+def _plain(value: object) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -1,0 +1,176 @@
+"""One mirror as searches see it: index, position, recent changes, and whether it may answer."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ruvector.errors import NotLive
+from ruvector.index import VectorIndex
+from ruvector.mirror.recent import RecentChanges
+from ruvector.snapshot import Snapshot
+from ruvector.values import Collection
+
+
+class MirrorState(StrEnum):
+    """Where a mirror is in its life; only LIVE answers."""
+
+    NEW = "new"
+    COPYING = "copying"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+    UNREACHABLE = "unreachable"
+    STALE = "stale"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far the first copy is; rates in rows a second, times in seconds."""
+
+    rows_copied: int = 0
+    rows_total: int = 0
+    rows_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the index knows about a query, and up to which position."""
+
+    position: str
+    keys: NDArray[np.int64] | list[str]
+    distances: NDArray[np.float32]
+    touched: frozenset[str]
+    ef: int
+
+
+@dataclass(slots=True)
+class Unindexed:
+    """Rows that cannot be in the index, with the reason: null, wrong_dims or zero."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def put(self, keys: Iterable[str], reason: str) -> None:
+        """Remember rows."""
+        for key in keys:
+            self.reasons[key] = reason
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget rows that are indexed now, or gone."""
+        if self.reasons:
+            for key in keys:
+                self.reasons.pop(key, None)
+
+    def counts(self) -> dict[str, int]:
+        """Return rows by reason."""
+        return dict(Counter(self.reasons.values()))
+
+
+class Mirror:
+    """The shared state of one collection: one thread writes, any number search."""
+
+    def __init__(self, collection: Collection, index: VectorIndex) -> None:
+        self.collection = collection
+        self.index = index
+        self.state = MirrorState.NEW
+        self.reason = ""
+        self.token: str | None = None
+        self.position: Snapshot | None = None
+        self.position_lsn = ""
+        self.recent = RecentChanges(horizon=0)
+        self.unindexed = Unindexed()
+        self.progress = CopyProgress()
+        self.changes_applied = 0
+        self.database = ("", 0)  # system identifier and database OID
+        self._lock = threading.Lock()
+        self._moved = threading.Condition(self._lock)
+
+    def put_off(self, state: MirrorState, reason: str) -> None:
+        """Stop answering, and say why."""
+        with self._lock:
+            self.token = None
+            self.state, self.reason = state, reason
+            self._moved.notify_all()
+
+    def go_live(self, token: str) -> None:
+        """Answer from now on; the token stands in the database already."""
+        with self._lock:
+            self.token = token
+            self.state, self.reason = MirrorState.LIVE, ""
+            self._moved.notify_all()
+
+    def replace(self, index: VectorIndex, recent: RecentChanges, position: Snapshot) -> None:
+        """Take other contents; only while the mirror does not answer."""
+        with self._lock:
+            self.index, self.recent, self.position = index, recent, position
+
+    def remember(self, changes: list[tuple[int, str]]) -> None:
+        """Extend the recent changes; before they are applied (invariant I3)."""
+        with self._lock:
+            self.recent.extend(changes)
+
+    def move_to(self, position: Snapshot, lsn: str, *, applied: int) -> None:
+        """Claim a new position; after its changes were applied (invariant I4)."""
+        with self._lock:
+            self.position, self.position_lsn = position, lsn
+            self.changes_applied += applied
+            self._moved.notify_all()
+
+    def candidates(
+        self,
+        query: NDArray[np.float32] | NDArray[np.uint8],
+        wanted: int,
+        *,
+        ef: int | None,
+        snapshot: Snapshot,
+        token: str,
+        cancel: NDArray[np.uint8] | None = None,
+    ) -> Candidates:
+        """Search for a reader with this snapshot; raises NotLive with the reason when it cannot be answered.
+
+        The position is read before the search and the recent changes after it, so that whatever is applied meanwhile
+        makes its key touched.
+        """
+        index = self.index
+        position = self._position_for(token)
+        keys, distances = index.search(query, wanted, ef=ef, cancel=cancel)
+        with self._lock:
+            if self.index is not index or self.token != token:
+                raise NotLive("the index was replaced during the search")
+            if not self.recent.knows(snapshot):
+                raise NotLive("the snapshot is older than the memory of recent changes")
+            touched = frozenset(self.recent.not_visible_in(snapshot))
+        return Candidates(str(position), keys, distances, touched, max(wanted, ef or self.collection.options.ef_search))
+
+    def plain_search(
+        self,
+        query: NDArray[np.float32] | NDArray[np.uint8],
+        k: int,
+        *,
+        ef: int | None,
+        cancel: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
+        """Search for somebody outside the database: as of the mirror's position, without the overlay."""
+        if self.state is not MirrorState.LIVE:
+            raise NotLive(f'collection "{self.collection.name}" is {self.state}: {self.reason or "wait for it"}')
+        return self.index.search(query, k, ef=ef, cancel=cancel)
+
+    def wait_until_covers(self, snapshot: Snapshot, *, seconds: float) -> bool:
+        """Wait until everything visible in the snapshot is applied; tell whether it is."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self.position is not None and self.position.covers(snapshot), seconds)
+
+    def _position_for(self, token: str) -> Snapshot:
+        with self._lock:
+            if self.state is not MirrorState.LIVE or self.position is None:
+                raise NotLive(f"the mirror is {self.state}" + (f": {self.reason}" if self.reason else ""))
+            if self.token is None or self.token != token:
+                raise NotLive("the token of the request is not the one in force")
+            return self.position

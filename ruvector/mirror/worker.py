@@ -1,0 +1,396 @@
+"""The thread that keeps one mirror equal to its table, through restarts of either side."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ruvector import limits
+from ruvector.capture.reader import TableReader
+from ruvector.clock import Clock, random_token, random_uuid
+from ruvector.errors import (
+    DatabaseError,
+    DatabaseUnreachable,
+    InternalError,
+    NotLive,
+    RuvectorError,
+    StaleOwner,
+)
+from ruvector.index import options_to_json
+from ruvector.mirror import generations, verify
+from ruvector.mirror.apply import catch_up, write_rows
+from ruvector.mirror.generations import Label
+from ruvector.mirror.ledger import Identity, Ledger
+from ruvector.mirror.recent import RecentChanges
+from ruvector.mirror.state import CopyProgress, Mirror, MirrorState
+from ruvector.store import GenerationStore
+from ruvector.values import Collection
+
+logger = logging.getLogger(__name__)
+
+_COPYING_TOKEN = "copying:"  # noqa: S105 - a marker that no request can carry, gone after a crash of the server
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs to know besides its collection."""
+
+    dsn: str | None
+    folder: Path
+    name: str = "main"
+    threads: int = 0
+
+
+class MirrorWorker:
+    """Owns one mirror: the only thread that writes its index, its files and its rows in the database."""
+
+    def __init__(self, collection: Collection, settings: WorkerSettings, clock: Clock) -> None:
+        self.mirror = Mirror(collection, generations.fresh_index(collection, threads=settings.threads))
+        self._settings = settings
+        self._clock = clock
+        self._store = GenerationStore(settings.folder)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._errands: list[verify.Errand] = []
+        self._errand_lock = threading.Lock()
+        self._reader: TableReader | None = None
+        self._ledger: Ledger | None = None
+        self._identity: Identity | None = None
+        self._checkpoint_id = ""
+        self._checkpoint_at = clock.now()
+        self._checkpoint_cost = 0.0
+        self._checkpoint_changes = 0
+        self._published: tuple[object, ...] = ()
+        self._published_at = 0.0
+        self._drift_checked_at = 0.0
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run in a thread of its own until stop."""
+        self._thread = threading.Thread(target=self.run, name=f"mirror-{self.mirror.collection.id}", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, seconds: float = 30.0) -> None:
+        """Ask the thread to checkpoint and end; wait for it."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def wake(self) -> None:
+        """Read the changelog now instead of at the next poll."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Recover, follow, and start again after every lost connection, until stop."""
+        pause = limits.POLL_SECONDS_MIN
+        while not self._stop.is_set():
+            try:
+                self._connect()
+                self._recover()
+                pause = limits.POLL_SECONDS_MIN
+                self._follow()
+            except StaleOwner as error:
+                self._give_up(MirrorState.STALE, error)
+                return
+            except (DatabaseUnreachable, DatabaseError) as error:
+                self._give_up(MirrorState.UNREACHABLE, error)
+            except RuvectorError as error:
+                self._give_up(MirrorState.STALE, error)
+            except Exception as error:
+                logger.exception("mirror of %s: unexpected error", self.mirror.collection.name)
+                self._give_up(MirrorState.STALE, InternalError(f"unexpected {type(error).__name__}, see the log"))
+            pause = min(pause * 2, 5.0)
+            self._stop.wait(pause)
+        self._close()
+
+    def run_once(self) -> None:
+        """Recover, apply everything committed so far, checkpoint, and end; errors are raised."""
+        try:
+            self._connect()
+            self._recover()
+            self._checkpoint()
+        finally:
+            self._stop.set()
+            self._leave()
+            self._close()
+
+    def verify(self, *, sample: int, full: bool, repair: bool, seconds: float) -> dict[str, object]:
+        """Have the thread compare table and mirror between two batches; see ruvector.mirror.verify."""
+        if self.mirror.state is not MirrorState.LIVE:
+            raise NotLive(f'collection "{self.mirror.collection.name}" is {self.mirror.state}: {self.mirror.reason}')
+        errand = verify.Errand(sample=sample, full=full, repair=repair)
+        with self._errand_lock:
+            self._errands.append(errand)
+        self._wake.set()
+        return errand.result(seconds)
+
+    # ---- coming back -----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._close()
+        self._reader = TableReader(self._settings.dsn, self.mirror.collection)
+        self._ledger = Ledger(self._settings.dsn, self.mirror.collection, name=self._settings.name)
+        self._identity = self._ledger.identity()
+        self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
+
+    def _recover(self) -> None:
+        """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
+        reader, ledger = self._parts()
+        with reader.at_snapshot():
+            drift = reader.drift()
+        if drift:
+            raise NotLive(drift, hint="Detach the collection and attach it again.")
+        if self._identity is not None and not self._identity.is_original:
+            raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
+        also: set[str] = set()
+        if not self._go_back(also) and not self._load():
+            self._copy(resume=None)
+        self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
+        self._publish(force=True)
+        catch_up(self.mirror, reader, also=also)
+        while len(catch_up(self.mirror, reader).changes) > limits.CHANGE_BATCH_ROWS_MAX:
+            self._check_stop()
+        if self._checkpoint_changes < 0:
+            self._checkpoint()
+        token = random_token()
+        ledger.set_token(token)
+        self.mirror.go_live(token)
+        self._publish(force=True)
+
+    def _go_back(self, also: set[str]) -> bool:
+        """After a lost connection: return to the last checkpoint that the database confirms.
+
+        A crash may have taken transactions that were applied here; their keys are read again.
+        """
+        ledger = self._parts()[1]
+        if self.mirror.position is None or self._checkpoint_changes < 0:
+            return False
+        consumer = ledger.consumer()
+        position = consumer.position_of(self._checkpoint_id) if consumer else None
+        if consumer is None or position is None or not self.mirror.recent.knows(position):
+            return False
+        ledger.epoch = consumer.epoch
+        also.update(self.mirror.recent.not_visible_in(position))
+        self.mirror.replace(self.mirror.index, self.mirror.recent, position)
+        return True
+
+    def _load(self) -> bool:
+        """Load the newest generation that the database confirms; False when there is none."""
+        reader, ledger = self._parts()
+        consumer = ledger.consumer()
+        if consumer is None or self._identity is None:
+            return False
+        loaded = generations.load_generation(
+            self._store,
+            self.mirror.collection,
+            instance_id=self._identity.instance_id,
+            is_confirmed=lambda checkpoint_id: consumer.position_of(checkpoint_id) is not None,
+            threads=self._settings.threads,
+        )
+        if loaded is None:
+            return False
+        label, index, reasons = loaded
+        self.mirror.unindexed.reasons = reasons
+        self._checkpoint_id = label.checkpoint_id
+        if label.phase == "copying":
+            if ledger.token() != _COPYING_TOKEN + label.checkpoint_id:
+                return False  # the server crashed meanwhile: rows copied before may have vanished with it
+            ledger.take_over()
+            self.mirror.replace(index, RecentChanges(horizon=label.snapshot.xmax - 1), label.snapshot)
+            self._copy(resume=label)
+            return True
+        ledger.take_over()
+        recent = RecentChanges(horizon=ledger.trimmed_below() - 1)
+        recent.extend(reader.changes_within(label.snapshot))
+        self.mirror.replace(index, recent, label.snapshot)
+        self._checkpoint_changes = self.mirror.changes_applied
+        return True
+
+    # ---- first copy ------------------------------------------------------------------------------------------------
+
+    def _copy(self, *, resume: Label | None) -> None:
+        """Copy the table in key order; from the last saved key when a label is given (section 3)."""
+        reader, ledger = self._parts()
+        mirror = self.mirror
+        last_key, copied = None, 0
+        if resume is None:
+            self._checkpoint_id = random_uuid()
+            with reader.at_snapshot() as (start, _):
+                pass
+            ledger.begin_copy(start, self._checkpoint_id)
+            ledger.set_token(_COPYING_TOKEN + self._checkpoint_id)
+            mirror.unindexed.reasons = {}
+            index = generations.fresh_index(mirror.collection, threads=self._settings.threads)
+            mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+        else:
+            last_key, copied = resume.last_key, resume.rows_copied
+        self._checkpoint_changes = -1  # a complete generation is due as soon as the copy has caught up
+        total = reader.row_estimate()
+        mirror.put_off(MirrorState.COPYING, "first copy")
+        started, copied_before, saved_at, save_cost = self._clock.now(), copied, self._clock.now(), 0.0
+        while True:
+            self._check_stop(label=self._copy_label(last_key, copied))
+            with reader.at_snapshot():
+                rows = reader.chunk_after(last_key)
+            write_rows(mirror, rows)
+            copied += rows.row_count
+            last_key = rows.last_key if rows.last_key is not None else last_key
+            elapsed = max(self._clock.now() - started, 1e-6)
+            rate = (copied - copied_before) / elapsed
+            total = max(total, copied)
+            mirror.progress = CopyProgress(copied, total, rate, (total - copied) / rate if rate > 0 else None)
+            if rows.row_count < reader.chunk_rows:
+                break
+            self._publish()
+            if self._clock.now() - saved_at > max(limits.COPY_SAVE_SECONDS, save_cost / limits.CHECKPOINT_SHARE_MAX):
+                before = self._clock.now()
+                self._save_copy(self._copy_label(last_key, copied))
+                saved_at, save_cost = self._clock.now(), self._clock.now() - before
+        mirror.progress = replace(mirror.progress, rows_total=copied, eta_seconds=0.0)
+
+    def _copy_label(self, last_key: str | None, copied: int) -> Label:
+        return self._label("copying", self._checkpoint_id, last_key=last_key, rows_copied=copied)
+
+    def _save_copy(self, label: Label) -> None:
+        generations.save_generation(self._store, self.mirror, label)
+        generations.keep_only(self._store, {label.checkpoint_id})
+
+    # ---- following -------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Apply batch after batch, checkpoint when due, until stop or an error."""
+        reader, _ = self._parts()
+        pause = limits.POLL_SECONDS_MIN
+        while not self._stop.is_set():
+            batch = catch_up(self.mirror, reader)
+            self._check_drift(reader)
+            self._run_errands(reader)
+            if self._checkpoint_due():
+                self._checkpoint()
+            self._publish()
+            pause = limits.POLL_SECONDS_MIN if batch.changes else min(pause * 2, limits.POLL_SECONDS_MAX)
+            self._wake.wait(pause)
+            self._wake.clear()
+        self._leave()
+
+    def _check_drift(self, reader: TableReader) -> None:
+        now = self._clock.now()
+        if now - self._drift_checked_at < limits.DRIFT_CHECK_SECONDS:
+            return
+        self._drift_checked_at = now
+        with reader.at_snapshot():
+            drift = reader.drift()
+        if drift:
+            raise NotLive(drift, hint="Detach the collection and attach it again.")
+
+    def _run_errands(self, reader: TableReader) -> None:
+        with self._errand_lock:
+            errands, self._errands = self._errands, []
+        for errand in errands:
+            errand.run(self.mirror, reader)
+
+    def _checkpoint_due(self) -> bool:
+        changes = self.mirror.changes_applied - self._checkpoint_changes
+        if changes <= 0:
+            return False
+        age = self._clock.now() - self._checkpoint_at
+        if age < self._checkpoint_cost / limits.CHECKPOINT_SHARE_MAX:
+            return False  # writing whole generations may take only its share of the time
+        return changes >= limits.CHECKPOINT_CHANGES or age >= limits.CHECKPOINT_SECONDS
+
+    def _checkpoint(self) -> None:
+        """Write a generation, have the database confirm it, trim what it makes superfluous (section 5)."""
+        _, ledger = self._parts()
+        started = self._clock.now()
+        position = self.mirror.position
+        if position is None:
+            return
+        label = self._label("complete", random_uuid(), rows_copied=self.mirror.progress.rows_copied)
+        changes = self.mirror.changes_applied
+        generations.save_generation(self._store, self.mirror, label)
+        ledger.confirm(label.checkpoint_id, position)
+        self._checkpoint_id, self._checkpoint_changes = label.checkpoint_id, changes
+        ledger.trim()
+        consumer = ledger.consumer()
+        if consumer is not None:
+            generations.keep_only(self._store, {consumer.checkpoint_id, consumer.previous_id or ""})
+        self._checkpoint_at = self._clock.now()
+        self._checkpoint_cost = self._checkpoint_at - started
+
+    def _label(self, phase: str, checkpoint_id: str, *, last_key: str | None = None, rows_copied: int = 0) -> Label:
+        return Label(
+            checkpoint_id=checkpoint_id,
+            position=str(self.mirror.position),
+            phase=phase,
+            last_key=last_key,
+            rows_copied=rows_copied,
+            mirror_id=self.mirror.collection.id,
+            instance_id=self._identity.instance_id if self._identity else "",
+            options=options_to_json(self.mirror.collection.options),
+        )
+
+    # ---- leaving ---------------------------------------------------------------------------------------------------
+
+    def _check_stop(self, *, label: Label | None = None) -> None:
+        if self._stop.is_set():
+            if label is not None and label.rows_copied:
+                self._save_copy(label)
+            raise NotLive("the sidecar is stopping")
+
+    def _leave(self) -> None:
+        """Stop answering in order: token first, then a last checkpoint."""
+        _, ledger = self._parts()
+        token = self.mirror.token
+        self.mirror.put_off(MirrorState.STOPPED, "the sidecar was stopped")
+        if token is not None:
+            ledger.remove_token(token)
+        if self.mirror.changes_applied > self._checkpoint_changes >= 0:
+            self._checkpoint()
+        self._publish(force=True)
+
+    def _give_up(self, state: MirrorState, error: RuvectorError) -> None:
+        if self._stop.is_set() and isinstance(error, NotLive):
+            state, reason = MirrorState.STOPPED, error.message
+        else:
+            reason = error.message
+            logger.warning("mirror of %s: %s", self.mirror.collection.name, reason)
+        token = self.mirror.token
+        self.mirror.put_off(state, reason)
+        try:
+            if self._ledger is not None:
+                if token is not None:
+                    self._ledger.remove_token(token)
+                self._publish(force=True)
+        except RuvectorError:
+            logger.debug("the database could not be told that %s is %s", self.mirror.collection.name, state)
+        with self._errand_lock:
+            errands, self._errands = self._errands, []
+        for errand in errands:
+            errand.fail(NotLive(reason))
+
+    def _close(self) -> None:
+        for part in (self._reader, self._ledger):
+            if part is not None:
+                part.close()
+        self._reader = self._ledger = None
+
+    def _parts(self) -> tuple[TableReader, Ledger]:
+        if self._reader is None or self._ledger is None:
+            raise DatabaseUnreachable("the mirror has no connection to the database")
+        return self._reader, self._ledger
+
+    def _publish(self, *, force: bool = False) -> None:
+        now = self._clock.now()
+        mirror = self.mirror
+        # Without the position: writing the status moves it, and would make the next status due.
+        shown = (mirror.state, mirror.reason, mirror.changes_applied, mirror.progress.rows_copied)
+        age = now - self._published_at
+        if not force and (age < limits.STATUS_SECONDS or (shown == self._published and age < limits.HEARTBEAT_SECONDS)):
+            return
+        self._parts()[1].publish(mirror, mirror.index.stats())
+        self._published, self._published_at = shown, now

@@ -1,0 +1,101 @@
+"""Answer the database's signed requests: verify who asks, search, and say what the answer stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ruvector import limits
+from ruvector.bridge.backend import SEARCH_COLUMNS, CancelFlag, RowSet
+from ruvector.errors import (
+    Cancelled,
+    DimensionMismatch,
+    InvalidParameter,
+    NotLive,
+    PermissionDenied,
+)
+from ruvector.mirror.apply import key_texts
+from ruvector.mirror.state import Mirror
+from ruvector.snapshot import Snapshot
+from ruvector.values import ElementType
+
+_MAC_HEX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The keys under which the database signs what it sends."""
+
+    inner_key: bytes
+    outer_key: bytes
+
+    def open(self, payload: bytes) -> dict[str, Any]:
+        """Return the body of a signed request; PermissionDenied when the code is wrong."""
+        proof, body = bytes(payload[:_MAC_HEX]), bytes(payload[_MAC_HEX:])
+        inner = hashlib.sha256(self.inner_key + body).digest()
+        expected = hashlib.sha256(self.outer_key + inner).hexdigest().encode()
+        if not hmac.compare_digest(proof, expected):
+            raise PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
+        request = json.loads(body)
+        if not isinstance(request, dict):
+            raise InvalidParameter("a request must be a JSON object")
+        return request
+
+
+def answer_search(mirrors: Mapping[int, Mirror], request: Mapping[str, Any], cancel: CancelFlag) -> RowSet:
+    """Answer one SEARCH: position, candidates and touched keys, or one row that refuses with the reason.
+
+    A refusal is not an error: the SQL function then lets the database answer by itself.
+    """
+    try:
+        mirror = mirrors.get(int(request["c"]))
+        if mirror is None:
+            raise NotLive("this sidecar does not know the collection yet")
+        if (request["sys"], int(request["db"])) != mirror.database:
+            raise NotLive("the request comes from another database than the one that was attached")
+        wanted, ef = int(request["m"]), int(request["ef"]) or None
+        if not 1 <= wanted <= limits.WANTED_MAX:
+            raise InvalidParameter(f"candidate count {wanted} is out of range")
+        cancel.expire_within(int(request["dl"]) / 1000)
+        found = mirror.candidates(
+            decode_query(request["q"], mirror),
+            wanted,
+            ef=ef,
+            snapshot=Snapshot.parse(request["s"]),
+            token=str(request["tok"]),
+            cancel=cancel.array,
+        )
+        cancel.check()
+    except (NotLive, Cancelled) as refusal:
+        return RowSet(SEARCH_COLUMNS, [("f", refusal.message, None)])
+    except (KeyError, ValueError, TypeError) as problem:
+        raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
+    distances = found.distances.tolist()
+    rows: list[tuple[object, ...]] = [("w", found.position, None)]
+    rows += [("c", key, distance) for key, distance in zip(key_texts(found.keys), distances, strict=True)]
+    rows += [("t", key, None) for key in found.touched]
+    report = {"ef": found.ef, "tiers": {"hot": len(distances)}, "touched": len(found.touched)}
+    rows.append(("r", json.dumps(report), None))
+    return RowSet(SEARCH_COLUMNS, rows)
+
+
+def decode_query(text: str, mirror: Mirror) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Return the query from the hex form of PostgreSQL's vector_send or bit_send."""
+    options = mirror.collection.options
+    payload = bytes.fromhex(text)
+    if options.element is ElementType.BIT:
+        bits, packed = int.from_bytes(payload[:4], "big"), np.frombuffer(payload, dtype=np.uint8, offset=4)
+        if bits != options.dims or len(packed) != (bits + 7) // 8:
+            raise DimensionMismatch(expected=options.dims, got=bits)
+        return packed
+    query = np.frombuffer(payload, dtype=">f4", offset=4).astype(np.float32)
+    if len(query) != options.dims:
+        raise DimensionMismatch(expected=options.dims, got=len(query))
+    return query

@@ -1,0 +1,225 @@
+"""Wire the sidecar: one worker per attached column, one endpoint, one supervisor that follows the registrations."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruvector import db, limits, systems
+from ruvector.bridge.address import Address
+from ruvector.bridge.backend import Access
+from ruvector.bridge.server import Server
+from ruvector.capture.collections import load_collections
+from ruvector.clock import Clock, SystemClock, random_token
+from ruvector.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    DatabaseUnreachable,
+    InternalError,
+    NotInstalled,
+)
+from ruvector.mirror.ledger import adopt_database, read_identity
+from ruvector.mirror.state import Mirror
+from ruvector.mirror.worker import MirrorWorker, WorkerSettings
+from ruvector.sidecar.answers import Secrets
+from ruvector.sidecar.backend import ProductBackend, new_login
+from ruvector.store.writer import remove_folder
+from ruvector.values import Collection
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSettings:
+    """How one sidecar is started; see ``ruvector run``."""
+
+    dsn: str | None
+    data_dir: Path
+    listen: tuple[str, ...] = ("127.0.0.1:7411",)
+    name: str = "main"
+    threads: int = 0
+    client_login: str = "ruvector"
+
+
+class WorkerTable:
+    """The running workers; replaced as a whole, so that readers need no lock."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, MirrorWorker] = {}
+        self._mirrors: dict[int, Mirror] = {}
+
+    def set(self, workers: Mapping[int, MirrorWorker]) -> None:
+        """Take a new set of workers."""
+        self._workers = dict(workers)
+        self._mirrors = {number: worker.mirror for number, worker in workers.items()}
+
+    def by_id(self) -> Mapping[int, Mirror]:
+        """Return every mirror by the number of its collection."""
+        return self._mirrors
+
+    def by_name(self, name: str) -> MirrorWorker:
+        """Return the worker of a collection, or raise CollectionNotFound."""
+        for worker in self._workers.values():
+            if worker.mirror.collection.name == name:
+                return worker
+        raise CollectionNotFound(name)
+
+    def all(self) -> Sequence[MirrorWorker]:
+        """Return the workers in order of their names."""
+        return sorted(self._workers.values(), key=lambda worker: worker.mirror.collection.name)
+
+
+class Sidecar:
+    """One running sidecar. start() returns when the endpoint listens; stop() checkpoints and leaves in order."""
+
+    def __init__(self, settings: SidecarSettings, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._workers = WorkerTable()
+        self._stop = threading.Event()
+        self._supervisor: threading.Thread | None = None
+        self._endpoint: Server | None = None
+        self._connection: db.Connection | None = None
+        systems.load()
+
+    @property
+    def workers(self) -> WorkerTable:
+        """Return the running workers."""
+        return self._workers
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Return where the endpoint listens."""
+        return self._endpoint.addresses if self._endpoint is not None else ()
+
+    def start(self) -> None:
+        """Check database and data directory, listen, tell the database where, follow the registrations."""
+        collections = self._prepare()
+        self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock)
+        self._endpoint.start()
+        self._register_gate()
+        self._reconcile(collections)
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        """Stop answering, write last checkpoints, close everything."""
+        self._stop.set()
+        if self._supervisor is not None:
+            self._supervisor.join()
+        for worker in self._workers.all():
+            worker.stop()
+        if self._endpoint is not None:
+            self._endpoint.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    def run_once(self) -> Sequence[Mirror]:
+        """Catch up and checkpoint every collection without listening; errors are raised."""
+        mirrors = []
+        for collection in self._prepare():
+            worker = self._new_worker(collection)
+            worker.run_once()
+            mirrors.append(worker.mirror)
+        if self._connection is not None:
+            self._connection.close()
+        return mirrors
+
+    # ---- the database --------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> list[Collection]:
+        self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = db.connect(self._settings.dsn, application_name="ruvector sidecar")
+        try:
+            identity = read_identity(self._connection)
+        except DatabaseError as error:
+            raise NotInstalled("schema ruvector does not exist in this database, or this role may not read it",
+                               detail=error.message) from error  # fmt: skip
+        collections = load_collections(self._connection)
+        if not identity.is_original:
+            logger.warning("the database was restored, cloned or upgraded: all collections are copied again")
+            adopt_database(self._connection, collections)
+        return collections
+
+    def _backend(self) -> ProductBackend:
+        row = self._control("secrets")
+        if row is None:
+            raise InternalError("ruvector.secret or ruvector.gate has no row")
+        inner_key, outer_key, bridge_login, bridge_password = row
+        logins = [
+            new_login(str(bridge_login), Access.BRIDGE, str(bridge_password)),
+            new_login(self._settings.client_login, Access.ADMIN, self.client_password()),
+        ]
+        return ProductBackend(self._workers, secrets=Secrets(bytes(inner_key), bytes(outer_key)), logins=logins)  # type: ignore[call-overload]
+
+    def client_password(self) -> str:
+        """Return the password of direct clients: made once, kept in the data directory for its owner alone."""
+        path = self._settings.data_dir / "client-password"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(random_token())
+        return path.read_text(encoding="ascii").strip()
+
+    def _register_gate(self) -> None:
+        # TCP first: the server's user may not be allowed into the directory of the Unix socket.
+        address = min(self.addresses, key=lambda each: each.is_unix)
+        if self._connection is not None:
+            with db.translated():
+                self._connection.execute(
+                    db.query("mirror", "set_gate").encode(), {"host": address.host, "port": address.port}
+                )
+
+    def _control(self, name: str) -> tuple[object, ...] | None:
+        if self._connection is None:
+            raise DatabaseUnreachable("the sidecar has no connection to the database")
+        with db.translated():
+            return self._connection.execute(db.query("mirror", name).encode()).fetchone()
+
+    # ---- collections come and go -----------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        while not self._stop.wait(limits.COLLECTION_POLL_SECONDS):
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = db.connect(self._settings.dsn, application_name="ruvector sidecar")
+                    self._register_gate()
+                self._reconcile(load_collections(self._connection))
+            except (DatabaseUnreachable, DatabaseError) as error:
+                logger.warning("the registrations cannot be read: %s", error.message)
+                if self._connection is not None:
+                    self._connection.close()
+                self._stop.wait(1.0)
+
+    def _reconcile(self, collections: Sequence[Collection]) -> None:
+        """Start a worker for every new collection, end those whose collection is gone; twice equals once."""
+        running = {worker.mirror.collection.id: worker for worker in self._workers.all()}
+        wanted = {collection.id: collection for collection in collections}
+        gone = [running.pop(number) for number in set(running).difference(wanted)]
+        started = []
+        for number, collection in wanted.items():
+            if number not in running:
+                running[number] = self._new_worker(collection)
+                started.append(running[number])
+        self._workers.set(running)
+        for worker in started:
+            worker.start()
+        for worker in gone:
+            worker.stop()
+            logger.info("collection %s was detached", worker.mirror.collection.name)
+        self._remove_foreign_folders(wanted)
+
+    def _remove_foreign_folders(self, wanted: Mapping[int, Collection]) -> None:
+        for folder in self._settings.data_dir.glob("collection-*"):
+            number = folder.name.removeprefix("collection-")
+            if number.isdigit() and int(number) not in wanted:
+                remove_folder(folder)
+
+    def _new_worker(self, collection: Collection) -> MirrorWorker:
+        folder = self._settings.data_dir / f"collection-{collection.id}"
+        settings = WorkerSettings(self._settings.dsn, folder, self._settings.name, self._settings.threads)
+        return MirrorWorker(collection, settings, self._clock)

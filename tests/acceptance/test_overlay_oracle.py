@@ -1,0 +1,210 @@
+"""Searches through the mirror against exact order, statement by statement, under concurrent transactions.
+
+The index is exact (flat) and made slow between its steps, so that every wrong answer is the protocol's. The share of
+searches that the index answered is part of the test: one that always falls back would prove nothing.
+"""
+
+import random
+import threading
+import time
+
+import numpy as np
+import psycopg
+import pytest
+
+DIMS = 6
+ROWS = 400
+SECONDS = 8.0
+COMPARE = """
+SELECT (SELECT array_agg(s.distance ORDER BY s.distance) FROM answer s),
+       (SELECT array_agg(e.d ORDER BY e.d) FROM (
+          SELECT (i.embedding <-> %(query)s::vector) + 0 AS d FROM items i ORDER BY 1 LIMIT %(k)s) e),
+       (SELECT min(s.engine) FROM answer s)
+"""
+COMPARE = (
+    "WITH answer AS MATERIALIZED (SELECT * FROM ruvector.search_1(%(query)s, %(k)s, NULL, NULL, NULL, false))" + COMPARE
+)
+
+
+class SlowIndex:
+    """The real index with pauses inside a batch and before a search: the windows that races need."""
+
+    def __init__(self, index, seed):
+        self._index = index
+        self._random = random.Random(seed)
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+    def __len__(self):
+        return len(self._index)
+
+    def _pause(self):
+        if self._random.random() < 0.3:
+            time.sleep(self._random.random() * 0.01)
+
+    def upsert(self, keys, vectors):
+        done = 0
+        for start in range(0, len(keys), 2):
+            done += self._index.upsert(keys[start : start + 2], vectors[start : start + 2])
+            self._pause()
+        return done
+
+    def delete(self, keys):
+        self._pause()
+        return self._index.delete(keys)
+
+    def search(self, query, k, **options):
+        self._pause()
+        answer = self._index.search(query, k, **options)
+        self._pause()
+        return answer
+
+
+class Session(threading.Thread):
+    """One application connection that writes and, after every step, compares a search with exact order."""
+
+    def __init__(self, database, number, seed, until):
+        super().__init__(name=f"session-{number}", daemon=True)
+        self._database, self._number, self._until = database, number, until
+        self._random = random.Random(seed)
+        self.compared = self.answered = 0
+        self.wrong = []
+        self.error = None
+
+    def run(self):
+        try:
+            with self._database.connect(autocommit=False) as connection:
+                while time.monotonic() < self._until:
+                    self._transaction(connection)
+        except Exception as error:  # noqa: BLE001 - shown by the test
+            self.error = error
+
+    def _transaction(self, connection):
+        draw = self._random.random
+        connection.isolation_level = (
+            psycopg.IsolationLevel.REPEATABLE_READ if draw() < 0.5 else psycopg.IsolationLevel.READ_COMMITTED
+        )
+        try:
+            for _ in range(self._random.randint(1, 5)):
+                if draw() < 0.7:
+                    self._write(connection)
+                if draw() < 0.1:
+                    time.sleep(draw() * 0.1)
+                self._compare(connection)
+            if draw() < 0.75:
+                connection.commit()
+            else:
+                connection.rollback()
+        except (
+            psycopg.errors.SerializationFailure,
+            psycopg.errors.DeadlockDetected,
+            psycopg.errors.UniqueViolation,
+        ):
+            connection.rollback()
+
+    def _write(self, connection):
+        key, other = self._random.randrange(ROWS * 2), self._random.randrange(ROWS * 2)
+        vector = str([round(self._random.gauss(0, 1), 3) for _ in range(DIMS)])
+        kind = self._random.random()
+        if kind < 0.35:
+            connection.execute(
+                "INSERT INTO items VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding",
+                (key, vector),
+            )
+        elif kind < 0.6:
+            connection.execute("UPDATE items SET embedding = %s WHERE id = %s", (vector, key))
+        elif kind < 0.75:
+            connection.execute("DELETE FROM items WHERE id = %s", (key,))
+        elif kind < 0.85:
+            connection.execute(
+                "UPDATE items SET id = %s WHERE id = %s AND NOT EXISTS (SELECT FROM items WHERE id = %s)",
+                (other + 10 * ROWS + self._number * 10_000, key, other),
+            )
+        elif kind < 0.95:
+            connection.execute("SAVEPOINT s")
+            connection.execute("DELETE FROM items WHERE id BETWEEN %s AND %s", (key, key + 5))
+            connection.execute("ROLLBACK TO SAVEPOINT s")
+        else:
+            connection.execute("UPDATE items SET note = 'x' WHERE id = %s", (key,))
+
+    def _compare(self, connection):
+        query = str([round(self._random.gauss(0, 1), 3) for _ in range(DIMS)])
+        parameters = {"query": query, "k": self._random.choice((1, 5, 20))}
+        got, wanted, engine = connection.execute(COMPARE, parameters).fetchone()
+        self.compared += 1
+        self.answered += engine == "ruvector"
+        if not np.allclose(got or [], wanted or [], rtol=1e-5, atol=1e-6):
+            self.wrong.append((self._number, parameters, engine, got, wanted))
+
+
+@pytest.fixture
+def items(database, sidecar):
+    with database.connect() as connection:
+        connection.execute(f"CREATE TABLE items (id bigint PRIMARY KEY, embedding vector({DIMS}), note text)")
+        connection.execute(
+            "INSERT INTO items SELECT n, (SELECT array_agg(sin(n * 7 + g * g)) FROM generate_series(1, %s) g)::vector"
+            " FROM generate_series(0, %s) n",
+            (DIMS, ROWS - 1),
+        )
+        connection.execute(
+            "SELECT ruvector_register_collection('items', 'public', 'items', 'embedding', NULL, 'l2',"
+            ' \'{"index_kind": "flat"}\')'
+        )
+    sidecar.wait_live("items")
+    return sidecar.mirror("items")
+
+
+def test_every_search_sees_exactly_its_snapshot(database, items, sidecar):
+    seed = 20261121
+    items.index = SlowIndex(items.index, seed)
+    until = time.monotonic() + SECONDS
+    sessions = [Session(database, number, seed + number, until) for number in range(6)]
+    for session in sessions:
+        session.start()
+    for session in sessions:
+        session.join(SECONDS + 60)
+    errors = [session.error for session in sessions if session.error]
+    assert not errors, errors
+    wrong = [each for session in sessions for each in session.wrong]
+    compared = sum(session.compared for session in sessions)
+    answered = sum(session.answered for session in sessions)
+    print(f"seed {seed}: {compared} comparisons, {answered} answered by the index, {len(wrong)} wrong")  # noqa: T201
+    assert not wrong, wrong[:3]
+    assert compared >= 200
+    assert answered > 0.9 * compared
+    sidecar.wait_applied("items")
+    assert sidecar.worker("items").verify(sample=0, full=True, repair=False, seconds=60)["differences"] == 0
+
+
+def test_truncate_is_seen_at_once(database, items, sidecar):
+    with database.connect(autocommit=False) as connection:
+        connection.execute("TRUNCATE items")
+        connection.execute("INSERT INTO items VALUES (1, '[1,1,1,1,1,1]')")
+        rows = connection.execute(
+            "SELECT id, engine FROM ruvector.search_1('[1,1,1,1,1,1]', 5, NULL, NULL, NULL, false)"
+        )
+        assert rows.fetchall() == [("1", "ruvector")]
+        connection.rollback()
+        rows = connection.execute("SELECT count(*) FROM ruvector_search('items', '[1,1,1,1,1,1]', 5)").fetchone()
+        assert rows == (5,)
+        connection.execute("TRUNCATE items")
+        connection.commit()
+        sidecar.wait_applied("items")
+        assert connection.execute("SELECT count(*) FROM ruvector_search('items', '[1,1,1,1,1,1]', 5)").fetchone() == (
+            0,
+        )
+    assert len(items.index) == 0
+
+
+def test_an_old_snapshot_keeps_its_answer(database, items, sidecar):
+    query = "SELECT array_agg(id ORDER BY distance), min(tier) FROM ruvector_search('items', '[0,0,0,0,0,0]', 10)"
+    with database.connect(autocommit=False) as reader, database.connect() as writer:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        before, tier = reader.execute(query).fetchone()
+        assert tier == "hot"
+        writer.execute("DELETE FROM items WHERE id = ANY (%s::bigint[])", (before,))
+        writer.execute("INSERT INTO items SELECT n, '[0,0,0,0,0,0.0001]' FROM generate_series(5000, 5003) n")
+        sidecar.wait_applied("items")
+        assert reader.execute(query).fetchone() == (before, "hot")
+        assert set(writer.execute(query).fetchone()[0]).isdisjoint(before)
