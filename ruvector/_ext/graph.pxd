@@ -1,0 +1,56 @@
+# What the C++ graph looks like from Cython; hnsw/graph.hpp explains it.
+from libcpp cimport bool as cbool
+
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
+    cdef cppclass Options:
+        int metric
+        int element
+        size_t dims
+        uint32_t m
+        uint32_t ef_construction
+        uint64_t seed
+        cbool linked
+
+    cdef cppclass CoreGraph "ruvector::Graph":
+        CoreGraph(const Options& options) except +
+        size_t upsert(const int64_t* keys, const char* rows, size_t count, unsigned int threads) except +
+        size_t erase(const int64_t* keys, size_t count, unsigned int threads) except +
+        void repair(unsigned int threads) except +
+        void clear() except +
+        int64_t search(const char* query, size_t k, size_t ef, size_t scan_rows, const uint8_t* cancel,
+                       int64_t* keys, float32_t* distances) except +
+        int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
+                            unsigned int threads, const uint8_t* cancel, int64_t* keys, float32_t* distances,
+                            int64_t* counts) except +
+        void contains(const int64_t* keys, size_t count, uint8_t* found) except +
+        void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) except +
+        size_t live_keys(int64_t* keys, size_t room) except +
+        size_t size()
+        void figures(int64_t* out) except +
+        void freeze() except +
+        void thaw()
+        size_t slots()
+        size_t upper_links()
+        size_t row_stride()
+        size_t base_links()
+        void dump(char* rows, uint32_t* links, uint8_t* levels, uint8_t* states, int64_t* keys, float32_t* scales,
+                  uint64_t* fingerprints, uint32_t* twin_heads, uint32_t* upper, int64_t* head)
+        const char* restore(char* rows, uint32_t* links, cbool in_place, const uint8_t* levels,
+                            const uint8_t* states, const int64_t* keys, const float32_t* scales,
+                            const uint64_t* fingerprints, const uint32_t* twin_heads, const uint32_t* upper,
+                            size_t upper_count, const int64_t* head, size_t slots) except +
+
+
+cdef class Graph:
+    cdef CoreGraph* core
+    cdef size_t width        # bytes of a row
+    cdef size_t query_width  # bytes of a query
+    cdef object mapped       # the arrays whose memory is used in place
+
+    cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1
+    cdef size_t fill_keys(self, int64_t[::1] out) except? 0
+    cdef dict copy_out(self)
+    cdef object take_in(self, object rows_in, object links_in, cbool in_place, object sections)

@@ -1,0 +1,223 @@
+"""The compiled engine: rows, keys and the HNSW graph over them; all long work runs without the interpreter lock.
+
+Numbers only: metrics and elements come as codes, keys as int64, rows and queries as bytes. ruvector.index checks
+what users give and turns it into this.
+"""
+
+from libcpp cimport bool as cbool
+
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
+
+import numpy as np
+
+FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
+           "table_bytes", "chunk_bytes", "degree_thousandths")
+cdef int HEAD = 8
+
+
+cdef inline const int64_t* key_data(const int64_t[::1] keys) noexcept nogil:
+    return &keys[0] if keys.shape[0] else NULL
+
+
+cdef class Graph:
+    """A keyed set of vectors; ``linked`` false leaves out the graph and always scans.
+
+    metric: 0 l2, 1 ip, 2 cosine, 3 l1, 4 hamming, 5 jaccard; element: 0 f32, 1 f16, 2 bits.
+    """
+
+    def __cinit__(self, *, int metric, int element, size_t dims, uint32_t m, uint32_t ef_construction,
+                  uint64_t seed, bint linked):
+        cdef Options options
+        options.metric, options.element, options.dims = metric, element, dims
+        options.m, options.ef_construction, options.seed, options.linked = m, ef_construction, seed, linked
+        self.core = new CoreGraph(options)
+        self.width = dims * 4 if element == 0 else dims * 2 if element == 1 else (dims + 7) // 8
+        self.query_width = self.width if element == 2 else dims * 4
+        self.mapped = None
+
+    def __dealloc__(self):
+        del self.core
+
+    def __len__(self):
+        return self.core.size()
+
+    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, unsigned int threads):
+        """Insert or replace rows [n, row bytes]; returns how many were not already there as they are."""
+        cdef size_t changed = 0, count = keys.shape[0]
+        self.check_rows(rows.shape[0], rows.shape[1], count, self.width)
+        if count:
+            with nogil:
+                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, threads)
+        return changed
+
+    def delete(self, const int64_t[::1] keys, *, unsigned int threads):
+        """Delete rows by key; returns how many existed."""
+        cdef size_t erased
+        with nogil:
+            erased = self.core.erase(key_data(keys), keys.shape[0], threads)
+        return erased
+
+    def repair(self, *, unsigned int threads):
+        """Link around deleted nodes now and free their slots."""
+        with nogil:
+            self.core.repair(threads)
+
+    def clear(self):
+        """Forget all rows."""
+        with nogil:
+            self.core.clear()
+        self.mapped = None
+
+    def search(self, const uint8_t[:, ::1] queries, *, size_t k, size_t ef, size_t scan_rows,
+               unsigned int threads, const uint8_t[::1] cancel=None):
+        """Answer queries [q, query bytes]: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
+
+        Up to ``scan_rows`` rows are scanned instead of walked. None when ``cancel[0]`` became non-zero.
+        """
+        cdef size_t count = queries.shape[0]
+        self.check_rows(count, queries.shape[1], count, self.query_width)
+        keys = np.full((count, k), -1, dtype=np.int64)
+        distances = np.full((count, k), np.inf, dtype=np.float32)
+        counts = np.zeros(count, dtype=np.int64)
+        if count == 0 or k == 0:
+            return keys, distances, counts
+        cdef int64_t[:, ::1] key_view = keys
+        cdef float32_t[:, ::1] distance_view = distances
+        cdef int64_t[::1] count_view = counts
+        cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
+        cdef int64_t outcome
+        with nogil:
+            outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, threads, flag,
+                                            &key_view[0, 0], &distance_view[0, 0], &count_view[0])
+        return None if outcome < 0 else (keys, distances, counts)
+
+    def contains(self, const int64_t[::1] keys):
+        """Tell for each key whether it has a row: bool [n]."""
+        found = np.zeros(keys.shape[0], dtype=np.uint8)
+        cdef uint8_t[::1] found_view = found
+        if keys.shape[0]:
+            with nogil:
+                self.core.contains(&keys[0], keys.shape[0], &found_view[0])
+        return found.view(np.bool_)
+
+    def rows_of(self, const int64_t[::1] keys):
+        """Return the rows of keys: (uint8 [n, row bytes], found bool [n]); rows not found are zero."""
+        cdef size_t count = keys.shape[0]
+        rows = np.zeros((count, self.width), dtype=np.uint8)
+        found = np.zeros(count, dtype=np.uint8)
+        cdef uint8_t[:, ::1] row_view = rows
+        cdef uint8_t[::1] found_view = found
+        if count:
+            with nogil:
+                self.core.rows_of(&keys[0], count, <char*>&row_view[0, 0], &found_view[0])
+        return rows, found.view(np.bool_)
+
+    def keys(self):
+        """Return all keys: int64 [n], in slot order."""
+        cdef size_t room = self.core.size(), count
+        while True:  # ends when no writer added rows in between
+            out = np.empty(room + 1, dtype=np.int64)
+            count = self.fill_keys(out)
+            if count <= room:
+                return out[:count]
+            room = count + count // 8
+
+    def figures(self):
+        """Return counters and sizes by name (FIGURES)."""
+        out = np.zeros(len(FIGURES), dtype=np.int64)
+        cdef int64_t[::1] view = out
+        with nogil:
+            self.core.figures(&view[0])
+        return dict(zip(FIGURES, out.tolist()))
+
+    def dump(self):
+        """Return a consistent copy of everything as arrays; writers wait, readers go on."""
+        with nogil:
+            self.core.freeze()
+        try:
+            return self.copy_out()
+        finally:
+            self.core.thaw()
+
+    def restore(self, sections, *, bint in_place):
+        """Become what ``dump`` returned; None, or what is wrong with the sections (the graph is empty then).
+
+        ``in_place`` keeps rows and links where they lie when they are writable; the arrays are kept alive.
+        """
+        cdef size_t slots = len(sections["states"]), base = self.core.base_links()
+        cdef size_t stride = self.core.row_stride()
+        shapes = {"rows": (slots, stride), "links": (slots, base), "levels": (slots,), "states": (slots,),
+                  "keys": (slots,), "scales": (slots,), "fingerprints": (slots,), "twin_heads": (slots,),
+                  "head": (HEAD,), "upper": (len(sections["upper"]),)}
+        for name, shape in shapes.items():
+            if sections[name].shape != shape:
+                return f"section {name} has shape {sections[name].shape} instead of {shape}"
+        rows, links = np.ascontiguousarray(sections["rows"]), np.ascontiguousarray(sections["links"])
+        in_place = in_place and rows.flags.writeable and links.flags.writeable
+        wrong = self.take_in(rows, links, in_place, sections)
+        self.mapped = (rows, links) if in_place and wrong is None else None
+        return wrong
+
+    cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1:
+        if rows != wanted_rows or width != wanted_width:
+            raise ValueError(f"rows of shape ({rows}, {width}) instead of ({wanted_rows}, {wanted_width})")
+        return 0
+
+    cdef size_t fill_keys(self, int64_t[::1] out) except? 0:
+        cdef size_t count
+        with nogil:
+            count = self.core.live_keys(&out[0], out.shape[0])
+        return count
+
+    cdef dict copy_out(self):
+        cdef size_t slots = self.core.slots(), upper_count = self.core.upper_links(), base = self.core.base_links()
+        out = {
+            "rows": np.empty((slots, self.core.row_stride()), dtype=np.uint8),
+            "links": np.empty((slots, base), dtype=np.uint32),
+            "levels": np.empty(slots, dtype=np.uint8),
+            "states": np.empty(slots, dtype=np.uint8),
+            "keys": np.empty(slots, dtype=np.int64),
+            "scales": np.empty(slots, dtype=np.float32),
+            "fingerprints": np.empty(slots, dtype=np.uint64),
+            "twin_heads": np.empty(slots, dtype=np.uint32),
+            "upper": np.empty(upper_count, dtype=np.uint32),
+            "head": np.empty(HEAD, dtype=np.int64),
+        }
+        cdef uint8_t[::1] rows = out["rows"].reshape(-1), levels = out["levels"], states = out["states"]
+        cdef uint32_t[::1] links = out["links"].reshape(-1), twins = out["twin_heads"], upper = out["upper"]
+        cdef int64_t[::1] keys = out["keys"], head = out["head"]
+        cdef float32_t[::1] scales = out["scales"]
+        cdef uint64_t[::1] prints = out["fingerprints"]
+        cdef uint32_t* link_data = &links[0] if links.shape[0] else NULL
+        cdef uint32_t* upper_data = &upper[0] if upper_count else NULL
+        if slots == 0:
+            head[:] = 0
+            head[0] = -1
+            return out
+        with nogil:
+            self.core.dump(<char*>&rows[0], link_data, &levels[0], &states[0], &keys[0], &scales[0], &prints[0],
+                           &twins[0], upper_data, &head[0])
+        return out
+
+    cdef object take_in(self, object rows_in, object links_in, cbool in_place, object sections):
+        # Typed views check the kind of number; a section of another one raises here.
+        cdef const uint8_t[::1] rows = rows_in.reshape(-1)
+        cdef const uint32_t[::1] links = links_in.reshape(-1), upper = np.ascontiguousarray(sections["upper"])
+        cdef const uint8_t[::1] levels = np.ascontiguousarray(sections["levels"])
+        cdef const uint8_t[::1] states = np.ascontiguousarray(sections["states"])
+        cdef const int64_t[::1] keys = np.ascontiguousarray(sections["keys"])
+        cdef const float32_t[::1] scales = np.ascontiguousarray(sections["scales"])
+        cdef const uint64_t[::1] prints = np.ascontiguousarray(sections["fingerprints"])
+        cdef const uint32_t[::1] twins = np.ascontiguousarray(sections["twin_heads"])
+        cdef const int64_t[::1] head = np.ascontiguousarray(sections["head"])
+        cdef size_t slots = states.shape[0]
+        cdef uint32_t* link_data = <uint32_t*>&links[0] if links.shape[0] else NULL
+        cdef const uint32_t* upper_data = &upper[0] if upper.shape[0] else NULL
+        cdef const char* wrong = NULL
+        if slots == 0:
+            self.core.clear()
+            return None
+        with nogil:
+            wrong = self.core.restore(<char*>&rows[0], link_data, in_place, &levels[0], &states[0], &keys[0],
+                                      &scales[0], &prints[0], &twins[0], upper_data, upper.shape[0], &head[0], slots)
+        return None if wrong == NULL else wrong.decode()

@@ -1,0 +1,155 @@
+// What one search keeps for itself: which slots it has seen and the nearest it has found.
+#ifndef RUVECTOR_HNSW_BEAM_HPP
+#define RUVECTOR_HNSW_BEAM_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace ruvector {
+
+struct Edge {
+    float distance;
+    uint32_t slot;
+};
+
+// A total order, so that a result never depends on how a sort treats equal distances.
+inline bool nearer(const Edge& left, const Edge& right) {
+    return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
+}
+
+struct Candidate {
+    float distance;
+    uint32_t slot;
+    uint32_t weight;  // rows it stands for: 0 when deleted, more than 1 when rows are equal
+    uint32_t expanded;
+};
+
+inline bool nearer_candidate(const Candidate& left, const Candidate& right) {
+    return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
+}
+
+// Marks that are forgotten by counting up instead of clearing.
+class Visited {
+  public:
+    void begin(size_t slots) {
+        if (marks_.size() < slots) marks_.resize(slots, 0);
+        if (++epoch_ == 0) {
+            std::fill(marks_.begin(), marks_.end(), uint16_t(0));
+            epoch_ = 1;
+        }
+    }
+    bool mark(uint32_t slot) {  // true the first time
+        if (marks_[slot] == epoch_) return false;
+        marks_[slot] = epoch_;
+        return true;
+    }
+    void prefetch(uint32_t slot) const { __builtin_prefetch(&marks_[slot]); }
+
+  private:
+    std::vector<uint16_t> marks_;
+    uint16_t epoch_ = 0;
+};
+
+// The beam as one sorted array: best for the usual widths, where moving a few hundred bytes beats a heap.
+// It holds the nearest candidates whose weights reach `width`; deleted ones weigh nothing and only guide.
+class SortedPool {
+  public:
+    void begin(size_t width) {
+        items_.clear();
+        items_.reserve(width + 1);
+        width_ = width;
+        weight_ = 0;
+        cursor_ = 0;
+    }
+    bool admits(float distance) const { return weight_ < width_ || distance < items_.back().distance; }
+    void push(float distance, uint32_t slot, uint32_t weight) {
+        Candidate item{distance, slot, weight, 0};
+        auto place = std::upper_bound(items_.begin(), items_.end(), item, nearer_candidate);
+        cursor_ = std::min(cursor_, size_t(place - items_.begin()));
+        items_.insert(place, item);
+        weight_ += weight;
+        while (weight_ - items_.back().weight >= width_) {
+            weight_ -= items_.back().weight;
+            items_.pop_back();
+        }
+    }
+    bool next(uint32_t* slot) {
+        while (cursor_ < items_.size() && items_[cursor_].expanded) ++cursor_;
+        if (cursor_ == items_.size()) return false;
+        items_[cursor_].expanded = 1;
+        *slot = items_[cursor_++].slot;
+        return true;
+    }
+    const std::vector<Candidate>& sorted() { return items_; }
+
+  private:
+    std::vector<Candidate> items_;
+    size_t width_ = 0;
+    size_t weight_ = 0;
+    size_t cursor_ = 0;
+};
+
+// The same beam as two heaps, for widths where moving the array would be quadratic.
+class HeapPool {
+  public:
+    void begin(size_t width) {
+        frontier_.clear();
+        found_.clear();
+        width_ = width;
+        weight_ = 0;
+    }
+    bool admits(float distance) const { return weight_ < width_ || distance < found_.front().distance; }
+    void push(float distance, uint32_t slot, uint32_t weight) {
+        frontier_.push_back({distance, slot});
+        std::push_heap(frontier_.begin(), frontier_.end(), farther);
+        if (weight == 0) return;
+        found_.push_back({distance, slot, weight, 0});
+        std::push_heap(found_.begin(), found_.end(), nearer_candidate);
+        weight_ += weight;
+        while (weight_ - found_.front().weight >= width_) {
+            weight_ -= found_.front().weight;
+            std::pop_heap(found_.begin(), found_.end(), nearer_candidate);
+            found_.pop_back();
+        }
+    }
+    bool next(uint32_t* slot) {
+        if (frontier_.empty()) return false;
+        if (weight_ >= width_ && frontier_.front().distance > found_.front().distance) return false;
+        std::pop_heap(frontier_.begin(), frontier_.end(), farther);
+        *slot = frontier_.back().slot;
+        frontier_.pop_back();
+        return true;
+    }
+    const std::vector<Candidate>& sorted() {
+        std::sort(found_.begin(), found_.end(), nearer_candidate);
+        return found_;
+    }
+
+  private:
+    static bool farther(const Edge& left, const Edge& right) { return nearer(right, left); }
+
+    std::vector<Edge> frontier_;
+    std::vector<Candidate> found_;
+    size_t width_ = 0;
+    size_t weight_ = 0;
+};
+
+// Everything a worker needs, kept between searches so that a hop allocates nothing.
+struct Scratch {
+    Visited visited;
+    SortedPool pool;
+    HeapPool heap;
+    std::vector<uint32_t> around;   // unseen neighbours of the node at hand
+    std::vector<Edge> edges;        // candidates of one list of links
+    std::vector<Edge> chosen;       // those the diversity rule keeps
+    std::vector<Edge> hidden;       // those it does not
+    std::vector<uint32_t> dead;     // deleted nodes on the way of a repair
+    std::vector<float> probe;       // a widened f16 row
+    std::vector<float> candidate;   // another one
+};
+
+}  // namespace ruvector
+
+#endif

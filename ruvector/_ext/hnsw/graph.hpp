@@ -1,0 +1,217 @@
+// A keyed set of vectors with an HNSW graph over it: one writer, many readers, exact where exact is cheaper.
+//
+// The writer is the only one that changes anything, so it reads without the lock: it searches, selects links and
+// mends lists into its own memory, and takes the lock alone only to copy the outcome in. Readers hold the lock
+// shared for one search.
+//
+// A slot holds a row. A slot that is a node of the graph is live, or dead: a deleted row that still guides searches
+// until `repair` has linked around it. Rows equal to a node's row are its twins: they hang on it and stay out of the
+// graph, because a neighbourhood full of equal rows has no way out.
+#ifndef RUVECTOR_HNSW_GRAPH_HPP
+#define RUVECTOR_HNSW_GRAPH_HPP
+
+#include <cmath>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include "hnsw/beam.hpp"
+#include "hnsw/lock.hpp"
+#include "hnsw/slots.hpp"
+#include "hnsw/space.hpp"
+
+namespace ruvector {
+
+enum State : uint8_t { FREE = 0, LIVE = 1, DEAD = 2, TWIN = 3 };
+
+struct Options {
+    int metric;
+    int element;
+    size_t dims;
+    uint32_t m;
+    uint32_t ef_construction;
+    uint64_t seed;
+    bool linked;  // false: a flat index, rows and keys without links
+};
+
+constexpr size_t BLOCK_ROWS = 256;      // rows linked at once; they see each other by comparing all pairs
+constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
+constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
+constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
+constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
+constexpr size_t SORTED_WIDTH_MAX = 1024;
+constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
+constexpr size_t SCRATCH_KEPT = 16;     // scratch spaces kept for the next searches
+constexpr uint32_t LEVEL_MAX = 31;
+constexpr uint32_t SLOTS_MAX = 1u << 31;
+
+class Graph {
+  public:
+    explicit Graph(const Options& options);
+    ~Graph() { release(); }
+    Graph(const Graph&) = delete;
+    Graph& operator=(const Graph&) = delete;
+
+    // Writers; they wait for each other.
+    size_t upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads);
+    size_t erase(const int64_t* keys, size_t count, unsigned threads);
+    void repair(unsigned threads);
+    void clear();
+
+    // Readers.
+    // One answer of up to k rows; -1 when `cancel` became true. Fewer than k only when there are no more rows.
+    int64_t search(const char* query, size_t k, size_t ef, size_t scan_rows, const volatile uint8_t* cancel,
+                   int64_t* keys, float* distances);
+    int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, unsigned threads,
+                        const volatile uint8_t* cancel, int64_t* keys, float* distances, int64_t* counts);
+    void contains(const int64_t* keys, size_t count, uint8_t* found);
+    void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found);
+    size_t live_keys(int64_t* keys, size_t room);
+    size_t size() const { return live_count_.load(); }
+    void figures(int64_t* out);  // FIGURES numbers, see there
+
+    // A copy of everything, and back. The writer's lock is held from `freeze` to `thaw`.
+    void freeze() { writer_.lock(); }
+    void thaw() { writer_.unlock(); }
+    size_t slots() const { return slots_; }
+    size_t upper_links() const;
+    size_t row_stride() const { return rows_.stride(); }
+    size_t base_links() const { return base_links_; }
+    void dump(char* rows, uint32_t* links, uint8_t* levels, uint8_t* states, int64_t* keys, float* scales,
+              uint64_t* fingerprints, uint32_t* twin_heads, uint32_t* upper, int64_t* head) const;
+    // Null when all is well, else what is wrong with the sections; the graph is empty then.
+    const char* restore(char* rows, uint32_t* links, bool in_place, const uint8_t* levels, const uint8_t* states,
+                        const int64_t* keys, const float* scales, const uint64_t* fingerprints,
+                        const uint32_t* twin_heads, const uint32_t* upper, size_t upper_count, const int64_t* head,
+                        size_t slots);
+
+    static constexpr size_t FIGURES = 12;
+    static constexpr size_t HEAD = 8;
+
+  private:
+    struct Block;
+    struct Back;
+    struct Mended;
+
+    // geometry
+    uint32_t* links(uint32_t slot, uint32_t level) const {
+        if (level == 0) return reinterpret_cast<uint32_t*>(links_.at(slot));
+        return upper_[slot] + size_t(level - 1) * options_.m;
+    }
+    uint32_t room(uint32_t level) const { return level == 0 ? base_links_ : options_.m; }
+    float distance(const Probe& probe, uint32_t slot) const {
+        return space_.distance(probe, rows_.at(slot), scales_[slot]);
+    }
+    void prefetch_row(uint32_t slot) const {
+        const char* row = rows_.at(slot);
+        for (size_t byte = 0; byte < prefetch_bytes_; byte += 64) __builtin_prefetch(row + byte);
+    }
+    uint64_t key_hash(uint32_t slot) const { return mix64(uint64_t(keys_[slot])); }
+    uint32_t slot_of(int64_t key) const {
+        return by_key_.find(mix64(uint64_t(key)), [&](uint32_t slot) { return keys_[slot] == key; });
+    }
+    uint32_t twin_of(uint64_t fingerprint, const char* row) const {
+        return by_row_.find(fingerprint, [&](uint32_t slot) {
+            return fingerprints_[slot] == fingerprint && space_.same(rows_.at(slot), row);
+        });
+    }
+
+    // search (hnsw/search.hpp)
+    std::unique_ptr<Scratch> borrow();
+    void give_back(std::unique_ptr<Scratch> scratch);
+    template <class Pool>
+    bool beam(const Probe& probe, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
+              const volatile uint8_t* cancel) const;
+    void gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
+    uint32_t descend(const Probe& probe, uint32_t stop, float* best) const;
+    template <class Pool>
+    int64_t walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
+                 const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
+    int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
+                 float* distances) const;
+
+    // insert (hnsw/insert.hpp)
+    void upsert_block(const int64_t* keys, const char* rows, size_t count, unsigned threads, size_t* changed);
+    void plan_rows(const int64_t* keys, const char* rows, size_t count, Block& block);
+    void adopt_row(int64_t key, const char* row, Block& block);
+    void return_slots(Block& block) noexcept;
+    uint32_t take_slot();
+    void reserve_rows(size_t more);
+    uint32_t draw_level();
+    void lay_out(Block& block) const;
+    void link_block(Block& block, unsigned threads);
+    void find_links(Block& block, size_t index, Scratch& scratch);
+    void level_links(Block& block, size_t index, uint32_t level, Scratch& scratch);
+    void diversify(std::vector<Edge>& edges, size_t limit, Scratch& scratch) const;
+    void turn_around(Block& block) const;
+    void mend_target(Block& block, size_t group, Scratch& scratch) const;
+    void publish_links(const Block& block);
+    void publish(Block& block);
+    void hang_twin(uint32_t slot, uint32_t head);
+
+    // delete and repair (hnsw/repair.hpp)
+    void drop(uint32_t slot);
+    void weigh(uint32_t head, uint32_t members);
+    void unhang_twin(uint32_t slot);
+    void free_slot(uint32_t slot);
+    void repair_locked(unsigned threads);
+    void repair_if_due(unsigned threads);
+    bool is_gone(uint32_t slot) const { return states_[slot] == DEAD && members_[slot] == 0; }
+    bool stays(uint32_t slot) const { return states_[slot] == LIVE || (states_[slot] == DEAD && members_[slot] != 0); }
+    void mend_slice(uint32_t first, uint32_t last, unsigned threads);
+    void mend_node(uint32_t slot, uint32_t level, Scratch& scratch, std::vector<uint32_t>& out) const;
+    std::vector<uint32_t> unreached() const;
+    void relink_lost(unsigned threads);
+    void bury();
+    void choose_entry();
+    void release() noexcept;
+    const char* check_links() const;
+    const char* rebuild(const uint32_t* upper, size_t upper_count);
+
+    std::vector<std::unique_ptr<Scratch>> scratches(unsigned threads);
+
+    const Options options_;
+    const Space space_;
+    const uint32_t base_links_;
+    size_t prefetch_bytes_;
+    double level_scale_;
+
+    // one entry per slot
+    Records rows_;
+    Records links_;
+    std::vector<float> scales_;
+    std::vector<uint8_t> states_;
+    std::vector<uint8_t> levels_;
+    std::vector<int64_t> keys_;
+    std::vector<uint64_t> fingerprints_;
+    std::vector<uint32_t*> upper_;
+    std::vector<uint32_t> members_;  // live rows a node stands for, itself included
+    std::vector<uint32_t> twin_head_, twin_next_, twin_before_;
+
+    std::vector<uint32_t> free_;
+    SlotTable by_key_;
+    SlotTable by_row_;  // nodes only, by fingerprint
+    uint32_t slots_ = 0;
+    std::atomic<size_t> live_count_{0};
+    size_t dead_count_ = 0;  // nodes that stand for no row
+    size_t odd_count_ = 0;   // nodes whose weight is not 1
+    uint32_t entry_ = EMPTY;
+    uint32_t top_ = 0;
+    uint64_t draws_ = 0;
+    uint64_t repairs_ = 0;
+
+    mutable FairLock lock_;
+    std::mutex writer_;
+    std::mutex idle_lock_;
+    std::vector<std::unique_ptr<Scratch>> idle_;
+};
+
+}  // namespace ruvector
+
+#include "hnsw/search.hpp"
+#include "hnsw/insert.hpp"
+#include "hnsw/repair.hpp"
+#include "hnsw/sections.hpp"
+
+#endif

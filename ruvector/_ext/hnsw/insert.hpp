@@ -1,0 +1,372 @@
+// Writing rows: plan a block, find its links against the standing graph, mend the lists it touches, publish.
+//
+// A row of a block may link to the standing graph and to earlier rows of the block, which is what inserting one
+// after the other would offer it. Nothing depends on which thread does what, so a build can be repeated.
+#ifndef RUVECTOR_HNSW_INSERT_HPP
+#define RUVECTOR_HNSW_INSERT_HPP
+
+#include "hnsw/graph.hpp"
+
+namespace ruvector {
+
+struct Graph::Back {  // a link seen from its far end
+    uint32_t level;
+    uint32_t target;
+    Edge edge;
+
+    bool operator<(const Back& other) const {
+        if (level != other.level) return level < other.level;
+        if (target != other.target) return target < other.target;
+        return nearer(edge, other.edge);
+    }
+};
+
+struct Graph::Block {
+    bool fresh = true;               // false: nodes of the graph that are linked again
+    std::vector<uint32_t> slots;     // new rows in order
+    std::vector<uint32_t> replaced;  // the slot that held the key of each row before, or EMPTY
+    std::vector<uint32_t> heads;     // the node each row hangs on as a twin, or EMPTY when it is a node itself
+    std::vector<uint32_t> nodes;     // slots to link, in order
+    std::vector<size_t> lists;       // number of the level 0 list of each node; the upper levels follow it
+    std::vector<Edge> edges;         // m per list
+    std::vector<uint32_t> counts;    // links used of each list
+    std::vector<std::pair<uint32_t, uint32_t>> places;  // (slot, index in nodes), by slot
+    std::vector<Back> backs;
+    std::vector<size_t> groups;      // first of the backs of each target, and one past the last
+    std::vector<uint32_t> mended;    // base_links per group, ended by EMPTY when shorter
+};
+
+inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads) {
+    std::lock_guard<std::mutex> turn(writer_);
+    size_t changed = 0;
+    for (size_t first = 0; first < count; first += BLOCK_ROWS) {
+        size_t part = std::min(BLOCK_ROWS, count - first);
+        upsert_block(keys + first, rows + first * space_.row_bytes(), part, threads, &changed);
+    }
+    repair_if_due(threads);
+    return changed;
+}
+
+inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, unsigned threads,
+                                size_t* changed) {
+    Block block;
+    reserve_rows(count);
+    try {
+        plan_rows(keys, rows, count, block);
+        lay_out(block);
+        link_block(block, threads);
+    } catch (...) {
+        return_slots(block);  // nothing was published: the graph is as before
+        throw;
+    }
+    publish(block);
+    *changed += block.slots.size();
+}
+
+inline void Graph::reserve_rows(size_t more) {
+    if (options_.linked) {
+        by_row_.reserve(by_row_.count() + more, [this](uint32_t slot) { return fingerprints_[slot]; });
+    }
+    std::lock_guard<FairLock> guard(lock_);
+    by_key_.reserve(by_key_.count() + more, [this](uint32_t slot) { return key_hash(slot); });
+    if (free_.size() >= more) return;
+    size_t fresh = more - free_.size(), slots = size_t(slots_) + fresh;
+    if (slots > SLOTS_MAX) throw std::length_error("an index holds at most 2,147,483,648 rows");
+    rows_.reserve(slots);
+    if (options_.linked) links_.reserve(slots);
+    if (free_.capacity() < slots) free_.reserve(std::max(slots, free_.capacity() * 2));  // freeing must not fail
+    scales_.resize(slots, 1.0f);
+    levels_.resize(slots, 0);
+    keys_.resize(slots, 0);
+    fingerprints_.resize(slots, 0);
+    upper_.resize(slots, nullptr);
+    members_.resize(slots, 0);
+    twin_head_.resize(slots, EMPTY);
+    twin_next_.resize(slots, EMPTY);
+    twin_before_.resize(slots, EMPTY);
+    states_.resize(slots, FREE);
+    // Old free slots are used first; new ones in rising order.
+    free_.insert(free_.begin(), fresh, 0);
+    for (size_t at = 0; at < fresh; ++at) free_[at] = uint32_t(slots - 1 - at);
+    slots_ = uint32_t(slots);
+}
+
+inline uint32_t Graph::take_slot() {
+    uint32_t slot = free_.back();
+    free_.pop_back();
+    return slot;
+}
+
+inline uint32_t Graph::draw_level() {
+    uint64_t bits = mix64(options_.seed * 0x9E3779B97F4A7C15ull + ++draws_ * 0xD1B54A32D192ED03ull);
+    double uniform = double((bits >> 11) + 1) * 0x1p-53;  // in (0, 1]
+    return uint32_t(std::min(double(LEVEL_MAX), std::floor(-std::log(uniform) * level_scale_)));
+}
+
+// Decide what each row of the call becomes. Of a key that occurs twice the last vector counts; a row that is
+// already there with the same bytes is left alone, so applying a change again costs nothing.
+inline void Graph::plan_rows(const int64_t* keys, const char* rows, size_t count, Block& block) {
+    std::vector<std::pair<int64_t, size_t>> order(count);
+    for (size_t at = 0; at < count; ++at) order[at] = {keys[at], at};
+    std::sort(order.begin(), order.end());
+    std::vector<uint8_t> last(count, 0);
+    for (size_t at = 0; at < count; ++at) {
+        last[order[at].second] = at + 1 == count || order[at + 1].first != order[at].first;
+    }
+    block.slots.reserve(count);
+    block.replaced.reserve(count);
+    block.heads.reserve(count);
+    block.nodes.reserve(count);
+    for (size_t at = 0; at < count; ++at) {
+        const char* row = rows + at * space_.row_bytes();
+        if (!last[at]) continue;
+        uint32_t before = slot_of(keys[at]);
+        if (before != EMPTY && std::memcmp(rows_.at(before), row, space_.row_bytes()) == 0) continue;
+        adopt_row(keys[at], row, block);
+        block.replaced.push_back(before);
+    }
+}
+
+inline void Graph::adopt_row(int64_t key, const char* row, Block& block) {
+    uint32_t slot = take_slot();
+    block.slots.push_back(slot);
+    block.heads.push_back(EMPTY);
+    std::memset(rows_.at(slot) + space_.row_bytes(), 0, rows_.stride() - space_.row_bytes());
+    std::memcpy(rows_.at(slot), row, space_.row_bytes());
+    scales_[slot] = space_.scale_of(row);
+    keys_[slot] = key;
+    levels_[slot] = 0;
+    members_[slot] = 0;
+    twin_head_[slot] = twin_next_[slot] = twin_before_[slot] = EMPTY;
+    if (!options_.linked) return;
+    fingerprints_[slot] = space_.fingerprint(row);
+    block.heads.back() = twin_of(fingerprints_[slot], row);
+    if (block.heads.back() != EMPTY) return;
+    by_row_.insert(slot, [this](uint32_t at) { return fingerprints_[at]; });
+    block.nodes.push_back(slot);
+    uint32_t level = draw_level();
+    std::fill_n(links(slot, 0), base_links_, EMPTY);
+    if (level > 0) {
+        upper_[slot] = new uint32_t[size_t(level) * options_.m];
+        std::fill_n(upper_[slot], size_t(level) * options_.m, EMPTY);
+    }
+    levels_[slot] = uint8_t(level);
+}
+
+inline void Graph::return_slots(Block& block) noexcept {
+    for (uint32_t slot : block.nodes) {
+        by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
+    }
+    for (uint32_t slot : block.slots) free_slot(slot);
+}
+
+inline void Graph::lay_out(Block& block) const {
+    size_t lists = 0;
+    for (size_t index = 0; index < block.nodes.size(); ++index) {
+        block.lists.push_back(lists);
+        block.places.push_back({block.nodes[index], uint32_t(index)});
+        lists += size_t(levels_[block.nodes[index]]) + 1;
+    }
+    std::sort(block.places.begin(), block.places.end());
+    block.edges.resize(lists * options_.m);
+    block.counts.assign(lists, 0);
+}
+
+inline void Graph::link_block(Block& block, unsigned threads) {
+    if (block.nodes.empty()) return;
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(block.nodes.size(), threads,
+                 [&](unsigned worker, size_t index) { find_links(block, index, *scratch[worker]); });
+    turn_around(block);
+    parallel_for(block.groups.size() - 1, threads,
+                 [&](unsigned worker, size_t group) { mend_target(block, group, *scratch[worker]); });
+    for (auto& one : scratch) give_back(std::move(one));
+}
+
+// Find the links of one node on all its levels, from the standing graph and the earlier nodes of the block.
+inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
+    uint32_t slot = block.nodes[index], level = levels_[slot];
+    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    float best = 0.0f;
+    uint32_t here = entry_ == EMPTY ? EMPTY : descend(probe, level, &best);
+    for (uint32_t at = level + 1; at-- > 0;) {
+        scratch.edges.clear();
+        if (here != EMPTY && at <= top_) {
+            scratch.visited.begin(slots_);
+            scratch.visited.mark(here);
+            scratch.pool.begin(options_.ef_construction);
+            scratch.pool.push(best, here, 1);
+            beam(probe, at, scratch.pool, scratch, false, nullptr);
+            for (const Candidate& item : scratch.pool.sorted()) {
+                if (item.slot != slot) scratch.edges.push_back({item.distance, item.slot});
+            }
+            here = scratch.pool.sorted().front().slot;
+            best = scratch.pool.sorted().front().distance;
+        }
+        level_links(block, index, at, scratch);
+    }
+}
+
+inline void Graph::level_links(Block& block, size_t index, uint32_t level, Scratch& scratch) {
+    std::vector<Edge>& edges = scratch.edges;
+    uint32_t slot = block.nodes[index];
+    Probe probe{scratch.probe.data(), scales_[slot]};
+    if (options_.element != int(Element::F16)) probe.data = rows_.at(slot);
+    size_t found = edges.size();
+    float worst = found < options_.ef_construction ? std::numeric_limits<float>::infinity() : edges.back().distance;
+    for (size_t at = 0; block.fresh && at < index; ++at) {
+        uint32_t other = block.nodes[at];
+        if (levels_[other] < level) continue;
+        float apart = distance(probe, other);
+        if (apart <= worst) edges.push_back({apart, other});
+    }
+    const uint32_t* list_before = links(slot, level);
+    for (uint32_t at = 0; !block.fresh && at < room(level) && list_before[at] != EMPTY; ++at) {
+        bool twice = std::any_of(edges.begin(), edges.begin() + ptrdiff_t(found),
+                                 [&](const Edge& edge) { return edge.slot == list_before[at]; });
+        if (!twice) edges.push_back({distance(probe, list_before[at]), list_before[at]});
+    }
+    std::sort(edges.begin(), edges.end(), nearer);
+    if (edges.size() > options_.ef_construction) edges.resize(options_.ef_construction);
+    diversify(edges, options_.m, scratch);
+    size_t list = block.lists[index] + level;
+    block.counts[list] = uint32_t(scratch.chosen.size());
+    std::copy(scratch.chosen.begin(), scratch.chosen.end(), block.edges.begin() + ptrdiff_t(list * options_.m));
+}
+
+// Keep up to `limit` of the sorted edges: each nearer to the centre than to every one kept before it.
+inline void Graph::diversify(std::vector<Edge>& edges, size_t limit, Scratch& scratch) const {
+    std::vector<Edge>& chosen = scratch.chosen;
+    chosen.clear();
+    scratch.hidden.clear();
+    if (edges.size() <= limit) {
+        chosen.assign(edges.begin(), edges.end());
+        return;
+    }
+    for (size_t at = 0; at < edges.size() && chosen.size() < limit; ++at) {
+        const Edge& edge = edges[at];
+        if (at + 1 < edges.size()) prefetch_row(edges[at + 1].slot);
+        Probe probe = space_.probe(rows_.at(edge.slot), scales_[edge.slot], scratch.candidate.data());
+        bool hidden = false;
+        for (size_t other = 0; other < chosen.size() && !hidden; ++other) {
+            hidden = distance(probe, chosen[other].slot) < edge.distance;
+        }
+        if (!hidden) chosen.push_back(edge);
+        if (hidden && space_.metric() == Metric::IP) scratch.hidden.push_back(edge);
+    }
+    // By inner product a long row hides all others, which would leave hardly a link: fill up with the nearest hidden.
+    for (size_t at = 0; at < scratch.hidden.size() && chosen.size() < limit / 2; ++at) {
+        chosen.push_back(scratch.hidden[at]);
+    }
+}
+
+inline void Graph::turn_around(Block& block) const {
+    for (size_t index = 0; index < block.nodes.size(); ++index) {
+        uint32_t source = block.nodes[index];
+        for (uint32_t level = 0; level <= levels_[source]; ++level) {
+            size_t list = block.lists[index] + level;
+            for (uint32_t at = 0; at < block.counts[list]; ++at) {
+                const Edge& edge = block.edges[list * options_.m + at];
+                block.backs.push_back({level, edge.slot, {edge.distance, source}});
+            }
+        }
+    }
+    std::sort(block.backs.begin(), block.backs.end());
+    for (size_t at = 0; at < block.backs.size(); ++at) {
+        bool first = at == 0 || block.backs[at].target != block.backs[at - 1].target ||
+                     block.backs[at].level != block.backs[at - 1].level;
+        if (first) block.groups.push_back(at);
+    }
+    block.groups.push_back(block.backs.size());
+    block.mended.resize((block.groups.size() - 1) * base_links_);
+}
+
+// Add the links that point back from one target; when its list is full, choose again among all of them.
+inline void Graph::mend_target(Block& block, size_t group, Scratch& scratch) const {
+    const Back* first = block.backs.data() + block.groups[group];
+    const Back* last = block.backs.data() + block.groups[group + 1];
+    uint32_t target = first->target, level = first->level, limit = room(level);
+    std::vector<Edge>& edges = scratch.edges;
+    edges.clear();
+    auto place = std::lower_bound(block.places.begin(), block.places.end(), std::make_pair(target, 0u));
+    bool inside = place != block.places.end() && place->first == target;
+    if (inside) {
+        size_t list = block.lists[place->second] + level;
+        auto begin = block.edges.begin() + ptrdiff_t(list * options_.m);
+        edges.assign(begin, begin + block.counts[list]);
+    } else {
+        const uint32_t* list = links(target, level);
+        for (uint32_t at = 0; at < limit && list[at] != EMPTY; ++at) edges.push_back({0.0f, list[at]});
+    }
+    size_t known = edges.size();
+    for (const Back* back = first; back != last; ++back) {
+        bool twice = std::any_of(edges.begin(), edges.begin() + ptrdiff_t(known),
+                                 [&](const Edge& edge) { return edge.slot == back->edge.slot; });
+        if (!twice) edges.push_back(back->edge);
+    }
+    if (edges.size() > limit && !inside) {
+        for (size_t at = 0; at < known; ++at) prefetch_row(edges[at].slot);
+        Probe probe = space_.probe(rows_.at(target), scales_[target], scratch.probe.data());
+        for (size_t at = 0; at < known; ++at) edges[at].distance = distance(probe, edges[at].slot);
+    }
+    if (edges.size() > limit) std::sort(edges.begin(), edges.end(), nearer);
+    diversify(edges, limit, scratch);
+    uint32_t* out = block.mended.data() + group * base_links_;
+    std::fill_n(out, base_links_, EMPTY);
+    for (size_t at = 0; at < scratch.chosen.size(); ++at) out[at] = scratch.chosen[at].slot;
+}
+
+// Copy the outcome of link_block into the graph; the lock is held alone.
+inline void Graph::publish_links(const Block& block) {
+    for (size_t index = 0; index < block.nodes.size(); ++index) {
+        uint32_t slot = block.nodes[index];
+        for (uint32_t level = 0; level <= levels_[slot]; ++level) {
+            size_t list = block.lists[index] + level;
+            uint32_t* out = links(slot, level);
+            std::fill_n(out, room(level), EMPTY);
+            for (uint32_t at = 0; at < block.counts[list]; ++at) out[at] = block.edges[list * options_.m + at].slot;
+        }
+    }
+    for (size_t group = 0; group + 1 < block.groups.size(); ++group) {
+        const Back& back = block.backs[block.groups[group]];
+        std::copy_n(block.mended.data() + group * base_links_, room(back.level), links(back.target, back.level));
+    }
+}
+
+inline void Graph::publish(Block& block) {
+    std::lock_guard<FairLock> guard(lock_);
+    publish_links(block);
+    for (size_t row = 0; row < block.slots.size(); ++row) {
+        uint32_t slot = block.slots[row];
+        if (block.replaced[row] != EMPTY) {
+            by_key_.erase(block.replaced[row], [this](uint32_t at) { return key_hash(at); });
+            drop(block.replaced[row]);
+        }
+        by_key_.insert(slot, [this](uint32_t at) { return key_hash(at); });
+        ++live_count_;
+        if (block.heads[row] != EMPTY) {
+            hang_twin(slot, block.heads[row]);
+            continue;
+        }
+        states_[slot] = LIVE;
+        members_[slot] = 1;
+        if (options_.linked && (entry_ == EMPTY || levels_[slot] > top_)) {
+            entry_ = slot;
+            top_ = levels_[slot];
+        }
+    }
+}
+
+inline void Graph::hang_twin(uint32_t slot, uint32_t head) {
+    states_[slot] = TWIN;
+    twin_head_[slot] = head;
+    twin_before_[slot] = head;
+    twin_next_[slot] = twin_next_[head];
+    if (twin_next_[head] != EMPTY) twin_before_[twin_next_[head]] = slot;
+    twin_next_[head] = slot;
+    weigh(head, members_[head] + 1);
+}
+
+}  // namespace ruvector
+
+#endif

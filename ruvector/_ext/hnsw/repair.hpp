@@ -1,0 +1,292 @@
+// Deleting rows, and linking around the deleted nodes once there are enough of them.
+#ifndef RUVECTOR_HNSW_REPAIR_HPP
+#define RUVECTOR_HNSW_REPAIR_HPP
+
+#include "hnsw/graph.hpp"
+
+namespace ruvector {
+
+struct Graph::Mended {
+    uint32_t slot;
+    uint32_t level;
+    std::vector<uint32_t> list;
+};
+
+inline size_t Graph::erase(const int64_t* keys, size_t count, unsigned threads) {
+    std::lock_guard<std::mutex> turn(writer_);
+    size_t erased = 0;
+    for (size_t first = 0; first < count; first += REPAIR_SLOTS) {
+        std::lock_guard<FairLock> guard(lock_);
+        for (size_t at = first; at < std::min(count, first + REPAIR_SLOTS); ++at) {
+            uint32_t slot = slot_of(keys[at]);
+            if (slot == EMPTY) continue;
+            by_key_.erase(slot, [this](uint32_t other) { return key_hash(other); });
+            drop(slot);
+            ++erased;
+        }
+    }
+    if (erased != 0 && live_count_.load() == 0) {
+        std::lock_guard<FairLock> guard(lock_);
+        release();  // nothing is left to guide to
+    }
+    repair_if_due(threads);
+    return erased;
+}
+
+inline void Graph::clear() {
+    std::lock_guard<std::mutex> turn(writer_);
+    std::lock_guard<FairLock> guard(lock_);
+    release();
+}
+
+// Forget all rows and give the memory back; the counter of level draws goes on.
+inline void Graph::release() noexcept {
+    for (uint32_t* list : upper_) delete[] list;
+    rows_.clear();
+    links_.clear();
+    scales_.clear();
+    states_.clear();
+    levels_.clear();
+    keys_.clear();
+    fingerprints_.clear();
+    upper_.clear();
+    members_.clear();
+    twin_head_.clear();
+    twin_next_.clear();
+    twin_before_.clear();
+    free_.clear();
+    by_key_.clear();
+    by_row_.clear();
+    slots_ = 0;
+    live_count_ = 0;
+    dead_count_ = odd_count_ = 0;
+    entry_ = EMPTY;
+    top_ = 0;
+}
+
+inline void Graph::weigh(uint32_t head, uint32_t members) {
+    dead_count_ = dead_count_ - (members_[head] == 0) + (members == 0);
+    odd_count_ = odd_count_ - (members_[head] != 1) + (members != 1);
+    members_[head] = members;
+}
+
+// Take one row out of all answers; its key is out of the table already and the lock is held alone.
+inline void Graph::drop(uint32_t slot) {
+    --live_count_;
+    if (states_[slot] == TWIN) {
+        unhang_twin(slot);
+        free_slot(slot);
+    } else if (!options_.linked) {
+        free_slot(slot);
+    } else {
+        states_[slot] = DEAD;
+        weigh(slot, members_[slot] - 1);
+    }
+}
+
+inline void Graph::unhang_twin(uint32_t slot) {
+    uint32_t before = twin_before_[slot], next = twin_next_[slot];
+    twin_next_[before] = next;
+    if (next != EMPTY) twin_before_[next] = before;
+    weigh(twin_head_[slot], members_[twin_head_[slot]] - 1);
+}
+
+inline void Graph::free_slot(uint32_t slot) {
+    delete[] upper_[slot];
+    upper_[slot] = nullptr;
+    states_[slot] = FREE;
+    levels_[slot] = 0;
+    members_[slot] = 0;
+    twin_head_[slot] = twin_next_[slot] = twin_before_[slot] = EMPTY;
+    free_.push_back(slot);  // room was reserved with the slot
+}
+
+inline void Graph::repair(unsigned threads) {
+    std::lock_guard<std::mutex> turn(writer_);
+    if (dead_count_ != 0) repair_locked(threads);
+}
+
+inline void Graph::repair_if_due(unsigned threads) {
+    if (dead_count_ >= std::max(DEAD_MIN, live_count_.load() / DEAD_SHARE)) repair_locked(threads);
+}
+
+inline void Graph::repair_locked(unsigned threads) {
+    for (uint32_t first = 0; first < slots_; first += REPAIR_SLOTS) {
+        mend_slice(first, uint32_t(std::min<size_t>(slots_, size_t(first) + REPAIR_SLOTS)), threads);
+    }
+    {
+        std::lock_guard<FairLock> guard(lock_);
+        choose_entry();
+    }
+    relink_lost(threads);
+    bury();
+    ++repairs_;
+}
+
+// Give every node of the slice that links to a deleted node other links instead.
+inline void Graph::mend_slice(uint32_t first, uint32_t last, unsigned threads) {
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    std::vector<std::vector<Mended>> done(scratch.size());
+    parallel_for(last - first, threads, [&](unsigned worker, size_t index) {
+        uint32_t slot = first + uint32_t(index);
+        if (!stays(slot)) return;
+        for (uint32_t level = 0; level <= levels_[slot]; ++level) {
+            const uint32_t* list = links(slot, level);
+            bool broken = false;
+            for (uint32_t at = 0; at < room(level) && list[at] != EMPTY; ++at) broken = broken || is_gone(list[at]);
+            if (!broken) continue;
+            done[worker].push_back({slot, level, {}});
+            mend_node(slot, level, *scratch[worker], done[worker].back().list);
+        }
+    });
+    for (auto& one : scratch) give_back(std::move(one));
+    std::lock_guard<FairLock> guard(lock_);
+    for (const std::vector<Mended>& part : done) {
+        for (const Mended& mended : part) {
+            uint32_t* out = links(mended.slot, mended.level);
+            std::fill_n(out, room(mended.level), EMPTY);
+            std::copy(mended.list.begin(), mended.list.end(), out);
+        }
+    }
+}
+
+// The links that stay are kept; what a deleted one linked to (where all of that is deleted, what lies behind it) is
+// offered in its place, nearest first, and taken when none of the kept hides it.
+inline void Graph::mend_node(uint32_t slot, uint32_t level, Scratch& scratch, std::vector<uint32_t>& out) const {
+    std::vector<Edge>& offers = scratch.edges;
+    offers.clear();
+    scratch.dead.clear();
+    scratch.visited.begin(slots_);
+    scratch.visited.mark(slot);
+    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    const uint32_t* list = links(slot, level);
+    for (uint32_t at = 0; at < room(level) && list[at] != EMPTY; ++at) {
+        scratch.visited.mark(list[at]);
+        (is_gone(list[at]) ? scratch.dead : out).push_back(list[at]);
+    }
+    for (size_t at = 0; at < scratch.dead.size() && at < DETOUR_NODES; ++at) {
+        const uint32_t* detour = links(scratch.dead[at], level);
+        size_t steps = 0;
+        bool stuck = true;
+        for (; steps < room(level) && detour[steps] != EMPTY; ++steps) {
+            if (is_gone(detour[steps])) continue;
+            stuck = false;
+            if (!scratch.visited.mark(detour[steps])) continue;
+            offers.push_back({distance(probe, detour[steps]), detour[steps]});
+        }
+        for (size_t step = 0; stuck && step < steps; ++step) {
+            if (scratch.visited.mark(detour[step])) scratch.dead.push_back(detour[step]);
+        }
+    }
+    std::sort(offers.begin(), offers.end(), nearer);
+    for (size_t at = 0; at < offers.size() && out.size() < room(level); ++at) {
+        Probe offer = space_.probe(rows_.at(offers[at].slot), scales_[offers[at].slot], scratch.candidate.data());
+        bool hidden = std::any_of(out.begin(), out.end(), [&](uint32_t kept) {
+            return distance(offer, kept) < offers[at].distance;
+        });
+        if (!hidden) out.push_back(offers[at].slot);
+    }
+}
+
+// The nodes that cannot be reached from the entry on the lowest level.
+inline std::vector<uint32_t> Graph::unreached() const {
+    std::vector<uint8_t> seen(slots_, 0);
+    std::vector<uint32_t> open, lost;
+    if (entry_ != EMPTY) {
+        open.push_back(entry_);
+        seen[entry_] = 1;
+    }
+    while (!open.empty()) {
+        const uint32_t* list = links(open.back(), 0);
+        open.pop_back();
+        for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) {
+            if (seen[list[at]]) continue;
+            seen[list[at]] = 1;
+            open.push_back(list[at]);
+        }
+    }
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (stays(slot) && !seen[slot]) lost.push_back(slot);
+    }
+    return lost;
+}
+
+// Insert again the nodes that the repair cut off; all of them when half as many went as stay, for then detours alone
+// would leave a poor graph.
+inline void Graph::relink_lost(unsigned threads) {
+    std::vector<uint32_t> lost = unreached();
+    if (dead_count_ * 2 > live_count_.load()) {
+        lost.clear();
+        for (uint32_t slot = 0; slot < slots_; ++slot) {
+            if (stays(slot)) lost.push_back(slot);
+        }
+    }
+    for (size_t first = 0; first < lost.size(); first += BLOCK_ROWS) {
+        Block block;
+        block.fresh = false;
+        block.nodes.assign(lost.begin() + ptrdiff_t(first),
+                           lost.begin() + ptrdiff_t(std::min(lost.size(), first + BLOCK_ROWS)));
+        lay_out(block);
+        link_block(block, threads);
+        std::lock_guard<FairLock> guard(lock_);
+        publish_links(block);
+    }
+}
+
+// Free the slots of deleted nodes; no list leads to them any more.
+inline void Graph::bury() {
+    std::lock_guard<FairLock> guard(lock_);
+    for (uint32_t slot = slots_; slot-- > 0;) {
+        if (!is_gone(slot)) continue;
+        by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
+        weigh(slot, 1);
+        free_slot(slot);
+    }
+}
+
+// Enter at the highest node that stays.
+inline void Graph::choose_entry() {
+    entry_ = EMPTY;
+    top_ = 0;
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (!stays(slot)) continue;
+        if (entry_ == EMPTY || levels_[slot] > top_) {
+            entry_ = slot;
+            top_ = levels_[slot];
+        }
+    }
+}
+
+// Numbers for people, taken between two publications; a running build does not have to end first.
+inline void Graph::figures(int64_t* out) {
+    std::shared_lock<FairLock> guard(lock_);
+    std::fill_n(out, FIGURES, int64_t(0));
+    int64_t nodes = 0, sampled = 0, degrees = 0;
+    uint32_t step = std::max(1u, slots_ / 65536);  // the mean degree of a sample is enough
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (states_[slot] == TWIN) ++out[4];
+        if (states_[slot] == FREE) ++out[3];
+        if (!options_.linked || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
+        ++nodes;
+        out[2] += members_[slot] == 0;
+        out[8] += int64_t(levels_[slot]) * options_.m * int64_t(sizeof(uint32_t));
+        if (slot % step != 0) continue;
+        const uint32_t* list = links(slot, 0);
+        for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) ++degrees;
+        ++sampled;
+    }
+    size_t per_slot = sizeof(float) + 2 + 2 * sizeof(uint64_t) + sizeof(uint32_t*) + 5 * sizeof(uint32_t);
+    out[0] = int64_t(live_count_.load());
+    out[1] = int64_t(slots_);
+    out[5] = entry_ == EMPTY ? -1 : int64_t(top_);
+    out[6] = int64_t(repairs_);
+    out[7] = int64_t(rows_.stride() * slots_);
+    out[8] += int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t));
+    out[9] = int64_t(per_slot * slots_ + 2 * by_key_.bytes());
+    out[10] = int64_t(rows_.owned_bytes() + links_.owned_bytes());
+    out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
+}
+
+}  // namespace ruvector
+
+#endif

@@ -1,0 +1,166 @@
+// Records that never move, and a hash table of slots.
+#ifndef RUVECTOR_HNSW_SLOTS_HPP
+#define RUVECTOR_HNSW_SLOTS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace ruvector {
+
+constexpr uint32_t EMPTY = 0xFFFFFFFFu;  // no slot
+
+inline uint64_t mix64(uint64_t value) {  // the finaliser of splitmix64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9ull;
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EBull;
+    return value ^ (value >> 31);
+}
+
+// Records of one size in chunks of about 4 MiB: growing allocates a chunk and never copies a record.
+class Records {
+  public:
+    explicit Records(size_t stride) : stride_(stride) {
+        while (shift_ < 16 && (stride << shift_) < CHUNK_BYTES) ++shift_;
+        mask_ = (uint32_t(1) << shift_) - 1;
+    }
+    ~Records() { clear(); }
+    Records(const Records&) = delete;
+    Records& operator=(const Records&) = delete;
+
+    char* at(uint32_t slot) const { return chunks_[slot >> shift_] + size_t(slot & mask_) * stride_; }
+    size_t stride() const { return stride_; }
+    size_t capacity() const { return chunks_.size() << shift_; }
+    size_t owned_bytes() const { return owned_.size() * (stride_ << shift_); }
+
+    void reserve(size_t slots) {
+        while (capacity() < slots) {
+            chunks_.reserve(chunks_.size() + 1);
+            owned_.reserve(owned_.size() + 1);
+            char* chunk = allocate();
+            owned_.push_back(chunk);
+            chunks_.push_back(chunk);
+        }
+    }
+
+    // Use whole chunks of a (private, writable) mapping where they lie; only the tail is copied.
+    void adopt(char* base, size_t slots) {
+        clear();
+        size_t whole = slots >> shift_;
+        for (size_t chunk = 0; chunk < whole; ++chunk) chunks_.push_back(base + chunk * (stride_ << shift_));
+        reserve(slots);
+        size_t rest = slots - (whole << shift_);
+        if (rest != 0) std::memcpy(chunks_[whole], base + whole * (stride_ << shift_), rest * stride_);
+    }
+
+    void copy_out(char* target, size_t slots) const {
+        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) {
+            size_t count = slots - first < size_t(mask_) + 1 ? slots - first : size_t(mask_) + 1;
+            std::memcpy(target + first * stride_, chunks_[first >> shift_], count * stride_);
+        }
+    }
+
+    void clear() {
+        for (char* chunk : owned_) std::free(chunk);
+        owned_.clear();
+        chunks_.clear();
+    }
+
+  private:
+    static constexpr size_t CHUNK_BYTES = size_t(4) << 20;
+    static constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
+
+    char* allocate() {
+        void* chunk = nullptr;
+        size_t bytes = stride_ << shift_;
+        bool huge = bytes >= HUGE_PAGE_BYTES && !chunks_.empty();  // a first chunk stays small while it is
+        if (posix_memalign(&chunk, huge ? HUGE_PAGE_BYTES : 64, bytes) != 0) throw std::bad_alloc();
+#ifdef __linux__
+        if (huge) (void)madvise(chunk, bytes, MADV_HUGEPAGE);  // random rows: fewer misses of the address cache
+#endif
+        return static_cast<char*>(chunk);
+    }
+
+    size_t stride_;
+    uint32_t shift_ = 0;
+    uint32_t mask_ = 0;
+    std::vector<char*> chunks_;
+    std::vector<char*> owned_;
+};
+
+// A set of slots, found by a hash that the caller computes from what stands in the slot.
+class SlotTable {
+  public:
+    template <class Same>
+    uint32_t find(uint64_t hash, Same same) const {
+        if (table_.empty()) return EMPTY;
+        for (size_t place = hash & mask();; place = (place + 1) & mask()) {
+            if (table_[place] == EMPTY || same(table_[place])) return table_[place];
+        }
+    }
+
+    template <class Hash>
+    void reserve(size_t slots, Hash hash_of) {  // at most half full, so a probe is short
+        if (slots * 2 <= table_.size()) return;
+        size_t size = table_.empty() ? 64 : table_.size();
+        while (size < slots * 2) size *= 2;
+        std::vector<uint32_t> before(size, EMPTY);
+        before.swap(table_);
+        for (uint32_t slot : before) {
+            if (slot != EMPTY) place(slot, hash_of(slot));
+        }
+    }
+
+    template <class Hash>
+    void insert(uint32_t slot, Hash hash_of) {  // room must have been reserved: this cannot fail
+        place(slot, hash_of(slot));
+        ++count_;
+    }
+
+    template <class Hash>
+    void erase(uint32_t slot, Hash hash_of) {
+        if (table_.empty()) return;
+        size_t hole = hash_of(slot) & mask();
+        while (table_[hole] != slot) {
+            if (table_[hole] == EMPTY) return;
+            hole = (hole + 1) & mask();
+        }
+        // Close the hole: move back every later entry whose own place lies at or before it.
+        for (size_t next = (hole + 1) & mask(); table_[next] != EMPTY; next = (next + 1) & mask()) {
+            size_t home = hash_of(table_[next]) & mask();
+            if (((next - home) & mask()) >= ((next - hole) & mask())) {
+                table_[hole] = table_[next];
+                hole = next;
+            }
+        }
+        table_[hole] = EMPTY;
+        --count_;
+    }
+
+    void clear() {
+        table_.clear();
+        count_ = 0;
+    }
+    size_t count() const { return count_; }
+    size_t bytes() const { return table_.size() * sizeof(uint32_t); }
+
+  private:
+    size_t mask() const { return table_.size() - 1; }
+    void place(uint32_t slot, uint64_t hash) {
+        size_t place = hash & mask();
+        while (table_[place] != EMPTY) place = (place + 1) & mask();
+        table_[place] = slot;
+    }
+
+    std::vector<uint32_t> table_;
+    size_t count_ = 0;
+};
+
+}  // namespace ruvector
+
+#endif

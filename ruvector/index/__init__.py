@@ -1,0 +1,25 @@
+"""Hold keyed vectors in memory and answer nearest-neighbour searches, by a graph or exactly.
+
+Takes: keys and vectors from the mirror or a program, in the order they are to be applied.
+Gives: keys and distances in pgvector's signs, fewer than asked only when there are no more; flat arrays for the store.
+"""
+
+from ruvector.index.checks import usable_rows
+from ruvector.index.facade import Index
+from ruvector.index.factory import create_index, options_from_json, options_to_json, restore_index
+from ruvector.index.flat import FlatIndex
+from ruvector.index.hnsw import HnswIndex
+from ruvector.index.protocol import Keys, VectorIndex
+
+__all__ = [
+    "FlatIndex",
+    "HnswIndex",
+    "Index",
+    "Keys",
+    "VectorIndex",
+    "create_index",
+    "options_from_json",
+    "options_to_json",
+    "restore_index",
+    "usable_rows",
+]

@@ -1,0 +1,180 @@
+"""The index for programs: arrays in, arrays out, a folder to keep it in."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ruvector import limits
+from ruvector.errors import InvalidParameter, StoreFormat
+from ruvector.index import checks
+from ruvector.index.factory import create_index, options_from_json, options_to_json, restore_index
+from ruvector.index.protocol import KeysIn, VectorIndex
+from ruvector.store import open_generation, write_generation
+from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
+
+_SAVED_AS = "ruvector index"
+_Kind = TypeVar("_Kind", bound=StrEnum)
+
+
+class Index:
+    """Keyed vectors with nearest-neighbour search, without a database.
+
+    >>> index = Index(dims=3, metric="cosine")
+    >>> index.add([10, 11], [[1, 0, 0], [0, 1, 0]])
+    2
+    >>> index.search([1, 0.1, 0], k=1)[0]
+    array([10])
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        metric: Metric | str = "l2",
+        *,
+        kind: IndexKind | str = "hnsw",
+        m: int = 16,
+        ef_construction: int = 200,
+        threads: int = 0,
+        dtype: ElementType | str | None = None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            dims: numbers, or bits, of a vector.
+            metric: l2, ip, cosine, l1; hamming or jaccard for bits.
+            kind: hnsw, or flat for exact answers.
+            m: links per node of the graph.
+            ef_construction: candidates considered for the links of a node.
+            threads: threads that build; 0 means all cores. The result does not depend on it.
+            dtype: f32 or f16, how numbers are stored; bits are always bits.
+
+        Raises:
+            InvalidParameter: an option is unknown or outside its range.
+        """
+        the_metric = _member(Metric, metric, "metric")
+        usual = ElementType.BIT if the_metric.is_binary else ElementType.F32
+        options = IndexOptions(
+            dims=dims,
+            metric=the_metric,
+            kind=_member(IndexKind, kind, "index kind"),
+            element=usual if dtype is None else _member(ElementType, dtype, "dtype"),
+            m=m,
+            ef_construction=ef_construction,
+        )
+        self._threads = threads
+        self._index: VectorIndex = create_index(options, threads=threads)
+
+    @property
+    def options(self) -> IndexOptions:
+        """Return what the index was made with."""
+        return self._index.options
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._index)
+
+    def __contains__(self, key: int | str) -> bool:
+        """Tell whether a key has a row."""
+        return isinstance(key, str) == self._has_text_keys and self._index.contains(key)
+
+    def add(self, keys: KeysIn, vectors: npt.ArrayLike) -> int:
+        """Insert or replace rows: keys whole numbers or texts [n], vectors [n, dims]; returns how many changed.
+
+        The first keys decide which of the two all keys are.
+
+        Raises:
+            DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
+        """
+        texts = _are_texts(keys)
+        if texts != self._has_text_keys and len(self._index) == 0:
+            options = self.options
+            kind = KeyKind.TEXT if texts else KeyKind.INT64
+            changed = options_from_json(options_to_json(options) | {"key_kind": str(kind)})
+            self._index = create_index(changed, threads=self._threads)
+        return self._index.upsert(keys, vectors)
+
+    def delete(self, keys: KeysIn) -> int:
+        """Delete rows; returns how many existed."""
+        return self._index.delete(keys)
+
+    def search(
+        self, queries: npt.ArrayLike, k: int = 10, *, ef: int | None = None, threads: int = 1
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Return keys and distances of the nearest rows: [k] for a query [dims], [q, k] for queries [q, dims].
+
+        Distances have pgvector's signs and ascend. Where the index holds fewer than k rows the key is -1 (None for
+        text keys) and the distance infinite.
+
+        Raises:
+            DimensionMismatch, InvalidVector: a query cannot be compared.
+            InvalidParameter: k, ef or threads is outside its range.
+        """
+        k = checks.check_range("k", k, low=1, high=limits.K_MAX)
+        given = np.asarray(queries)
+        if given.ndim not in (1, 2):
+            raise InvalidParameter(f"queries must have one or two axes, these have {given.ndim}")
+        many = self._index.search_many(np.atleast_2d(given), k, ef=ef, threads=threads)
+        keys: npt.NDArray[Any] = np.full((len(many), k), -1, dtype=np.int64)
+        if self._has_text_keys:
+            keys = np.full((len(many), k), None, dtype=object)
+        distances = np.full((len(many), k), np.inf, dtype=np.float32)
+        for at, (found, apart) in enumerate(many):
+            keys[at, : len(apart)] = found
+            distances[at, : len(apart)] = apart
+        return (keys[0], distances[0]) if given.ndim == 1 else (keys, distances)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index as a new folder; it must not exist. Survives a power failure once this returns.
+
+        Raises:
+            StoreError: the folder exists, or it cannot be written.
+        """
+        meta = {"content": _SAVED_AS, "options": options_to_json(self.options)}
+        write_generation(Path(path), self._index.sections(), meta=meta)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, threads: int = 0) -> Index:
+        """Return the index saved in a folder, after checking every byte of it.
+
+        Raises:
+            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version.
+        """
+        with open_generation(Path(path)) as generation:
+            if generation.meta.get("content") != _SAVED_AS or not isinstance(generation.meta.get("options"), dict):
+                raise StoreFormat(f"{path} holds no saved index")
+            options = options_from_json(generation.meta["options"])
+            try:
+                checks.check_options(options)
+            except InvalidParameter as error:
+                raise StoreFormat(f"{path} was saved with options this version does not know: {error}") from None
+            sections = {name: generation.section(name) for name in generation.names}
+            index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
+            index._index = restore_index(options, sections, threads=threads)
+        return index
+
+    def stats(self) -> dict[str, Any]:
+        """Return options, counters and sizes in bytes."""
+        return self._index.stats()
+
+    @property
+    def _has_text_keys(self) -> bool:
+        return self.options.key_kind is KeyKind.TEXT
+
+
+def _member(kinds: type[_Kind], value: str, name: str) -> _Kind:
+    try:
+        return kinds(value)
+    except ValueError:
+        names = ", ".join(kinds)
+        raise InvalidParameter(f'unknown {name} "{value}"', hint=f"Use one of {names}.") from None
+
+
+def _are_texts(keys: KeysIn) -> bool:
+    first = next(iter(keys), 0) if np.ndim(keys) == 1 else 0  # type: ignore[arg-type]
+    return isinstance(first, str)

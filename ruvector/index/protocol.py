@@ -1,0 +1,138 @@
+"""What an index is to the rest of the product, and what an engine is to an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ruvector.values import IndexOptions
+
+Keys: TypeAlias = "npt.NDArray[np.int64] | list[str]"
+KeysIn: TypeAlias = "npt.ArrayLike | Sequence[str]"
+Sections: TypeAlias = "dict[str, npt.NDArray[Any]]"
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+Answers: TypeAlias = "tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]"
+
+
+class VectorIndex(Protocol):
+    """Keyed vectors with a search. Any number of threads may search while others write; writers take turns."""
+
+    @property
+    def options(self) -> IndexOptions:
+        """Return what the index was made with."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def upsert(self, keys: KeysIn, vectors: npt.ArrayLike) -> int:
+        """Insert or replace rows; returns how many changed. Twice equals once; of a repeated key the last counts."""
+        ...
+
+    def delete(self, keys: KeysIn) -> int:
+        """Delete rows; returns how many existed. No search that starts afterwards returns them."""
+        ...
+
+    def clear(self) -> None:
+        """Delete all rows."""
+        ...
+
+    def compact(self) -> None:
+        """Give back what deleted rows still hold."""
+        ...
+
+    def search(
+        self, query: npt.ArrayLike, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+    ) -> tuple[Keys, npt.NDArray[np.float32]]:
+        """Return the nearest rows, ascending; fewer than k only when the index holds fewer."""
+        ...
+
+    def search_many(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        ef: int | None = None,
+        threads: int = 1,
+        cancel: Bytes | None = None,
+    ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
+        """Answer several queries; each as ``search`` does."""
+        ...
+
+    def contains(self, key: int | str) -> bool:
+        """Tell whether a key has a row."""
+        ...
+
+    def vectors_of(self, keys: KeysIn) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the stored vectors [n, dims] and which of the keys were found (others are zero)."""
+        ...
+
+    def keys(self) -> Keys:
+        """Return all keys, in no order that means anything."""
+        ...
+
+    def sections(self) -> Sections:
+        """Return a consistent copy of the index as arrays."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters and sizes."""
+        ...
+
+
+class Engine(Protocol):
+    """Rows, int64 keys and a graph: ruvector._ext.graph.Graph or its numpy twin. It trusts what it is given."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, threads: int) -> int:
+        """Insert or replace rows; returns how many were not already there as they are."""
+        ...
+
+    def delete(self, keys: npt.NDArray[np.int64], *, threads: int) -> int:
+        """Delete rows; returns how many existed."""
+        ...
+
+    def repair(self, *, threads: int) -> None:
+        """Link around deleted nodes now."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        ...
+
+    def search(
+        self, queries: Bytes, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+    ) -> Answers | None:
+        """Answer queries: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
+        ...
+
+    def contains(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell for each key whether it has a row."""
+        ...
+
+    def rows_of(self, keys: npt.NDArray[np.int64]) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+        """Return the rows of keys and which were found."""
+        ...
+
+    def keys(self) -> npt.NDArray[np.int64]:
+        """Return all keys."""
+        ...
+
+    def figures(self) -> dict[str, int]:
+        """Return counters and sizes by name."""
+        ...
+
+    def dump(self) -> Sections:
+        """Return a consistent copy of everything as arrays."""
+        ...
+
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+        """Become what ``dump`` returned; None, or what is wrong."""
+        ...
