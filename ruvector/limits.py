@@ -79,6 +79,15 @@ EMBEDDED_PORT_TRIES = 8  # free ports tried when another program takes the chose
 EMBEDDED_LOG_BYTES = 4 * KIBIBYTE  # tail of the server's log shown with a failed start
 SOCKET_PATH_BYTES_MAX = 103  # sun_path of macOS less its final zero; Linux allows 107
 
+ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by a pause that lets writers go first
+ATTACH_PAUSE_SECONDS = 0.5  # that pause
+VERIFY_SAMPLE_ROWS = 1_000  # rows that verify compares when nothing else is asked
+OLD_TRANSACTION_SECONDS = 3_600  # an open transaction this old is worth a word of doctor
+CHANGELOG_BYTES_WARN = 4 * 1024 * MEBIBYTE  # so is a changelog that nobody empties
+DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes less on two cores
+DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
+PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
+
 PAGE_BYTES = 64 * KIBIBYTE  # unit of a checksum in a store file
 REFERENCE_CHUNK_BYTES = 8 * MEBIBYTE  # doubles the numpy kernels hold at once; more only leaves the cache
 STORE_HEADER_BYTES = 4 * KIBIBYTE  # head of a store file: one memory page, so that data stay aligned
@@ -94,6 +103,3 @@ ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")
 ensure(STORE_HEADER_BYTES < PAGE_BYTES, "the head of a file must lie in its first page")
-
-ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by a pause that lets writers go first
-ATTACH_PAUSE_SECONDS = 0.5  # that pause

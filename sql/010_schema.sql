@@ -5,27 +5,70 @@ create or replace function ruvector.setting(name text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$ select nullif(current_setting('ruvector.' || name, true), '') $$;
 
--- Everything about a table and its mirrored columns that must not change unnoticed; other columns may come and go.
-create or replace function ruvector.fingerprint(mirrored oid, mirrored_columns text[]) returns text
+-- The same as a whole number within bounds.
+create or replace function ruvector.setting_int(name text, low int, high int) returns int
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  given constant text := ruvector.setting(name);
+begin
+  if given is null then
+    return null;
+  end if;
+  if given !~ '^[0-9]{1,9}$' or given::int not between low and high then
+    raise exception 'ruvector.% must be between % and %, not %', name, low, high, quote_literal(given)
+      using errcode = '22023', hint = format('RESET ruvector.%s; takes the default.', name);
+  end if;
+  return given::int;
+end $$;
+
+-- The schema that pgvector lives in, quoted: asked for whenever text of SQL is put together, for it may hold any character.
+create or replace function ruvector.vector_schema() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
+$$;
+
+-- Everything about a table and its mirrored columns that must not change unnoticed; other columns may come and go, and
+-- so may the triggers of another mirror of the table. Row-level security is asked for at every search.
+create or replace function ruvector.fingerprint(mirrored oid, mirrored_columns text[], mirror int) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
 select md5(string_agg(x, ';' order by x)) from (
-  select format('c%s:%s:%s:%s:%s:%s', c.oid, c.relkind, c.relrowsecurity, c.relpersistence, c.relnamespace, c.relname) x
+  select format('c%s:%s:%s:%s:%s', c.oid, c.relkind, c.relpersistence, c.relnamespace, c.relname) x
   from pg_class c where c.oid = mirrored
   union all
   select format('a%s:%s:%s:%s:%s:%s', attnum, attname, atttypid, atttypmod, attnotnull, attisdropped)
   from pg_attribute where attrelid = mirrored and attnum > 0 and attname = any (mirrored_columns)
   union all
   select format('t%s:%s:%s:%s:%s', oid, tgname, tgenabled, xmin, tgfoid)
-  from pg_trigger where tgrelid = mirrored and not tgisinternal and tgname like '00\_ruvector\_%'
+  from pg_trigger
+  where tgrelid = mirrored and not tgisinternal and tgname ~ format('^00_ruvector_(rows|update|truncate)_%s$', mirror)
   union all
   select format('i%s:%s', inhrelid, inhdetachpending) from pg_inherits where inhparent = mirrored
   union all
   select format('p%s:%s:%s:%s:%s', p.oid, md5(prosrc), p.proowner, array_to_string(proconfig, ','), prosecdef)
   from pg_proc p join pg_trigger t on t.tgfoid = p.oid
-  where t.tgrelid = mirrored and not tgisinternal and t.tgname like '00\_ruvector\_%'
+  where t.tgrelid = mirrored and not tgisinternal and tgname ~ format('^00_ruvector_(rows|update|truncate)_%s$', mirror)
 ) z
 $$;
+
+-- Why the role that asks may not learn keys of a table from the index; NULL when it may. Called by functions that run as
+-- the owner, so the asking role is what SET ROLE or the login says: inside somebody's SECURITY DEFINER function that is the
+-- outer role, which errs on the safe side.
+create or replace function ruvector.unreadable(mirrored regclass, mirrored_column text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select case
+  when not (has_table_privilege(r.oid, c.oid, 'select') or has_column_privilege(r.oid, c.oid, mirrored_column, 'select'))
+    then format('role %I may not read %s itself', r.rolname, mirrored)
+  when c.relrowsecurity and not (r.rolsuper or r.rolbypassrls)
+    and (c.relforcerowsecurity or not pg_has_role(r.oid, c.relowner, 'usage'))
+    then format('row-level security of %s is active for role %I', mirrored, r.rolname) end
+from pg_class c, pg_roles r
+where c.oid = mirrored and r.rolname = coalesce(nullif(current_setting('role'), 'none'), session_user)
+$$;
+revoke all on function ruvector.unreadable(regclass, text) from public;
 
 -- The collection of a name, or error 42704.
 create or replace function ruvector.collection_of(name text) returns ruvector.collection

@@ -17,6 +17,8 @@ select ruvector.is_key_type(type) or type in ('float4'::regtype, 'float8'::regty
                                               'int8[]'::regtype)
 $$;
 
+-- Types without their modifier, written so that a cast to them never cuts: format_type(..., -1) says bpchar, where null
+-- would say character, which means character(1).
 -- Columns of the row key: the primary key, else the smallest unique index over NOT NULL columns that is checked at once.
 create or replace function ruvector.key_columns_of(mirrored oid, out key_columns text[], out key_types text[])
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -28,7 +30,7 @@ begin
   from (
     select x.indisprimary, x.indnkeyatts, x.indexrelid,
            array_agg(a.attname::text order by k.position) as names,
-           array_agg(format_type(a.atttypid, null) order by k.position) as types,
+           array_agg(format_type(a.atttypid, -1) order by k.position) as types,
            bool_and(a.attnotnull) as not_null
     from pg_index x
     cross join lateral unnest(x.indkey) with ordinality k (attnum, position)
@@ -97,6 +99,7 @@ declare
   old_key text;
   log_columns text;
   trigger_name text;
+  body text;
 begin
   select * into strict c from ruvector.collection where id = mirror;
   target := format('%I.%I', c.table_schema, c.table_name);
@@ -115,9 +118,7 @@ begin
   execute format('revoke all on ruvector.changelog_%s from public', mirror);
   execute format('grant select, delete on ruvector.changelog_%s to ruvector_sidecar', mirror);
   -- Keys only, nothing that can wait or fail: the user's write must never notice.
-  execute format($sql$
-create or replace function ruvector.capture_%1$s() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $body$
+  body := format($body$
 begin
   if tg_op = 'INSERT' then
     insert into ruvector.changelog_%1$s (%2$s) values (%3$s);
@@ -132,7 +133,9 @@ begin
     insert into ruvector.changelog_%1$s (truncated) values (true);
   end if;
   return null;
-end $body$ $sql$, mirror, log_columns, new_key, old_key);
+end $body$, mirror, log_columns, new_key, old_key);
+  execute format('create or replace function ruvector.capture_%s() returns trigger
+      language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', mirror, body);
   execute format('revoke all on function ruvector.capture_%s() from public', mirror);
   execute format('create or replace trigger "00_ruvector_rows_%1$s" after insert or delete on %2$s
       for each row execute function ruvector.capture_%1$s()', mirror, target);
@@ -153,14 +156,14 @@ language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
   c ruvector.collection;
+  target oid;
   leftover record;
 begin
   select * into strict c from ruvector.collection where id = mirror;
+  -- By their function, not by the table: its OID is another one in a restored dump.
   for leftover in
     select t.tgname, t.tgrelid::regclass as target from pg_trigger t
-    where t.tgrelid = c.table_oid and t.tgparentid = 0 and t.tgname in (
-      format('00_ruvector_rows_%s', mirror), format('00_ruvector_update_%s', mirror),
-      format('00_ruvector_truncate_%s', mirror))
+    where t.tgparentid = 0 and t.tgfoid = to_regprocedure(format('ruvector.capture_%s()', mirror))
   loop
     execute format('drop trigger %I on %s', leftover.tgname, leftover.target);
   end loop;
@@ -174,6 +177,15 @@ begin
   execute format('drop table if exists ruvector.changelog_%s', mirror);
   delete from ruvector.live where mirror_id = mirror;
   delete from ruvector.collection where id = mirror;
+  target := to_regclass(format('%I.%I', c.table_schema, c.table_name));
+  if target is not null and not exists (select from ruvector.collection o
+      where o.table_schema = c.table_schema and o.table_name = c.table_name) then
+    execute format('revoke select on %I.%I from ruvector_sidecar', c.table_schema, c.table_name);
+  end if;
+  if to_regnamespace(quote_ident(c.table_schema)) is not null
+    and not exists (select from ruvector.collection o where o.table_schema = c.table_schema) then
+    execute format('revoke usage on schema %I from ruvector_sidecar', c.table_schema);
+  end if;
 end $$;
 
 -- Check a column and describe it as a collection, or say what stops it and what to do.
@@ -186,6 +198,7 @@ declare
   persistence "char";
   type_oid oid;
   type_modifier int;
+  is_vector boolean;
 begin
   select c.oid, c.relkind, c.relpersistence into table_oid, kind, persistence
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -202,20 +215,41 @@ begin
     raise exception '%.% is an unlogged or temporary table', quote_ident(table_schema), quote_ident(table_name)
       using errcode = '55000', hint = format('ALTER TABLE %I.%I SET LOGGED;', table_schema, table_name);
   end if;
-  select a.atttypid, a.atttypmod, t.typname into type_oid, type_modifier, vector_type
+  select a.atttypid, a.atttypmod, t.typname,
+    t.oid = any (array['bit'::regtype::oid, to_regtype(ruvector.vector_schema() || '.vector')::oid,
+                       to_regtype(ruvector.vector_schema() || '.halfvec')::oid])
+    into type_oid, type_modifier, vector_type, is_vector
   from pg_attribute a join pg_type t on t.oid = a.atttypid
   where a.attrelid = table_oid and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
   if type_oid is null then
     raise exception 'table %.% has no column %', quote_ident(table_schema), quote_ident(table_name), quote_ident(column_name)
       using errcode = '42703', hint = 'Names are case-sensitive here: give them as pg_attribute has them.';
   end if;
-  if vector_type not in ('vector', 'halfvec', 'bit') then
+  if is_vector is not true then
     raise exception 'column % has type %, not vector, halfvec or bit', quote_ident(column_name), format_type(type_oid, null)
       using errcode = '42804',
       hint = format('Is it the right column? ALTER TABLE %I.%I ALTER COLUMN %I TYPE vector(<dims>) converts an array.',
                     table_schema, table_name, column_name);
   end if;
   dims := nullif(type_modifier, -1);
+end $$;
+
+-- A whole number among the options of an attach, in its bounds.
+create or replace function ruvector.option_int(options jsonb, option text, low int, high int, standard int) returns int
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  given constant jsonb := options -> option;
+begin
+  if given is null or jsonb_typeof(given) = 'null' then
+    return standard;
+  end if;
+  if jsonb_typeof(given) <> 'number' or (given #>> '{}')::numeric not between low and high
+    or trunc((given #>> '{}')::numeric) <> (given #>> '{}')::numeric then
+    raise exception 'option % must be a whole number from % to %, not %', option, low, high, given
+      using errcode = '22023', hint = format('Leave it out for the default, %s.', standard);
+  end if;
+  return (given #>> '{}')::numeric::int;
 end $$;
 
 -- Register one vector column: row, changelog, triggers, search functions. The sidecar finds it and copies it.
@@ -229,7 +263,7 @@ declare
   found_column record;
   key record;
   unfit text;
-  filter_columns text[] := coalesce((select array_agg(value) from jsonb_array_elements_text(options -> 'columns')), '{}');
+  filter_columns text[];
   mirror int;
 begin
   if name is null or octet_length(name) not between 1 and 63 then
@@ -246,6 +280,16 @@ begin
     raise exception 'unknown option: %', unfit using errcode = '22023',
       hint = 'Options are m, ef_construction, ef_search, columns, index_kind.';
   end if;
+  if coalesce(jsonb_typeof(options -> 'columns'), 'array') <> 'array'
+    or jsonb_path_exists(options, '$.columns[*] ? (@.type() != "string")') then
+    raise exception 'option columns must be a list of column names, not %', options -> 'columns' using errcode = '22023',
+      hint = 'For example {"columns": ["category", "price"]}.';
+  end if;
+  filter_columns := array(select distinct c.value from jsonb_array_elements_text(coalesce(options -> 'columns', '[]')) c
+                          order by 1);
+  if coalesce(options ->> 'index_kind', 'hnsw') not in ('hnsw', 'flat') then
+    raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023', hint = 'Kinds are hnsw and flat.';
+  end if;
   select * into found_column from ruvector.inspect_column(table_schema, table_name, column_name);
   if found_column.dims is not null and dimensions is distinct from null and dimensions <> found_column.dims then
     raise exception 'column % has % dimensions, not %', quote_ident(column_name), found_column.dims, dimensions
@@ -256,8 +300,12 @@ begin
     raise exception 'column % does not declare its dimensions', quote_ident(column_name)
       using errcode = '22023', hint = 'Give them: dimensions => 768.';
   end if;
-  if distance_metric not in ('l2', 'ip', 'cosine', 'l1', 'hamming', 'jaccard') then
-    raise exception 'unknown distance metric "%"', distance_metric using errcode = '22023',
+  if dimensions not between 1 and (case found_column.vector_type when 'bit' then 64000 else 16000 end) then
+    raise exception 'a % collection cannot have % dimensions', found_column.vector_type, dimensions using errcode = '22023',
+      hint = 'vector and halfvec take 1 to 16000 dimensions, bit 1 to 64000.';
+  end if;
+  if distance_metric is null or distance_metric not in ('l2', 'ip', 'cosine', 'l1', 'hamming', 'jaccard') then
+    raise exception 'unknown distance metric %', coalesce(quote_ident(distance_metric), 'null') using errcode = '22023',
       hint = 'Metrics are l2, ip, cosine, l1 and, for bit columns, hamming, jaccard.';
   end if;
   if (found_column.vector_type = 'bit') <> (distance_metric in ('hamming', 'jaccard')) then
@@ -291,8 +339,8 @@ begin
     vector_type, dims, metric, index_kind, m, ef_construction, ef_search, filter_columns, fingerprint)
   values (name, found_column.table_oid, table_schema, table_name, column_name, key.key_columns, key.key_types,
     found_column.vector_type, dimensions, distance_metric, coalesce(options ->> 'index_kind', 'hnsw'),
-    coalesce((options ->> 'm')::int, 16), coalesce((options ->> 'ef_construction')::int, 200),
-    coalesce((options ->> 'ef_search')::int, 100), filter_columns, '')
+    ruvector.option_int(options, 'm', 2, 128, 16), ruvector.option_int(options, 'ef_construction', 4, 2000, 200),
+    ruvector.option_int(options, 'ef_search', 1, 20000, 100), filter_columns, '')
   returning id into mirror;
   perform ruvector.create_capture(mirror);
   perform ruvector.create_search(mirror);
@@ -301,7 +349,8 @@ begin
   insert into ruvector.trimmed (mirror_id, below) values (mirror, pg_current_xact_id());
   insert into ruvector.mirror_status (mirror_id, state, reason)
   values (mirror, 'new', 'attached; the sidecar has not started to copy it');
-  update ruvector.collection c set fingerprint = ruvector.fingerprint(found_column.table_oid, key.key_columns || column_name)
+  update ruvector.collection c
+  set fingerprint = ruvector.fingerprint(found_column.table_oid, key.key_columns || column_name, mirror)
   where c.id = mirror;
   return mirror;
 end $$;

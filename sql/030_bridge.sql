@@ -49,7 +49,7 @@ revoke all on function ruvector.ask(text) from public;
 create or replace function ruvector.deadline_ms() returns int
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-select greatest(1, least(coalesce(ruvector.setting('timeout_ms')::int, 2000), case when t.ms > 0 then t.ms - 50 end))::int
+select greatest(1, least(coalesce(ruvector.setting_int('timeout_ms', 1, 600000), 2000), case when t.ms > 0 then t.ms - 50 end))::int
 from (select extract(epoch from current_setting('statement_timeout')::interval) * 1000 as ms) t
 $$;
 
@@ -72,6 +72,20 @@ select a.key::jsonb from ruvector.ask(ruvector.signed('CALL', jsonb_build_object
   'database', (select d.oid::bigint from pg_database d where d.datname = current_database()))::text)) a
 $$;
 revoke all on function ruvector.call_as(text, text, jsonb, int) from public;
+
+-- Why the sidecar does not answer; NULL when it does.
+create or replace function ruvector.sidecar_problem() returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform ruvector.call_as('user', 'ruvector_version', '{}', 1000);
+  return null;
+exception
+  when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000'
+    or sqlstate '2F003' then
+    return 'sidecar unreachable: ' || sqlerrm;
+end $$;
+revoke all on function ruvector.sidecar_problem() from public;
 
 -- Call a function of the sidecar; for every application role.
 create or replace function ruvector.call(function_name text, arguments jsonb) returns setof jsonb

@@ -1,22 +1,24 @@
 -- Search: the filter language, and the two functions generated for every mirror.
 
 -- One jsonb value as a literal of a column's type, checked now so that the error names the column.
+-- A timestamp without a zone means UTC, whatever the session: filters are data, and answers must not depend on settings.
 create or replace function ruvector.filter_literal(column_name text, type text, value jsonb) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD'
 as $$
 declare
-  literal text;
+  printed text;
 begin
   if jsonb_typeof(value) in ('object', 'array') then
     raise exception 'filter on column % expects a single value, not %', quote_ident(column_name), value
       using errcode = '22023', hint = 'Give a string, number, boolean or null.';
   end if;
-  literal := format('%L::%s', value #>> '{}', type);
-  execute 'select ' || literal;
-  return literal;
-exception when data_exception then
-  raise exception 'filter on column %: % is not a value of type %', quote_ident(column_name), value, type
-    using errcode = '22023', detail = sqlerrm, hint = 'Give a value that the column could hold.';
+  begin
+    execute format('select (%L::%s)::text', value #>> '{}', type) into printed;
+  exception when data_exception then
+    raise exception 'filter on column %: % is not a value of type %', quote_ident(column_name), value, type
+      using errcode = '22023', detail = sqlerrm, hint = 'Give a value that the column could hold.';
+  end;
+  return format('%L::%s', printed, type);
 end $$;
 
 -- One column condition as SQL over alias i: a value, a list (IN), or an object of operators.
@@ -119,8 +121,8 @@ begin
         hint = 'Attach it with the column: ruvector attach ... --columns '
                || array_to_string(c.filter_columns || entry.key, ',');
     else
-      select format_type(a.atttypid, null) into type from pg_attribute a
-      where a.attrelid = c.table_oid and a.attname = entry.key and not a.attisdropped;
+      select format_type(a.atttypid, -1) into type from pg_attribute a
+      where a.attrelid = to_regclass(format('%I.%I', c.table_schema, c.table_name)) and a.attname = entry.key and not a.attisdropped;
       if type is null then
         raise exception 'filter column % was dropped from the table', quote_ident(entry.key) using errcode = '42703',
           hint = 'Detach and attach the collection with the columns it has now.';
@@ -144,25 +146,32 @@ declare
   dims_of text;
   zero_check text := '';
   template text;
+  parts jsonb;
+  quote_tag text := '$body$';
+  home constant text := ruvector.vector_schema();
+  rounded text := 'query';
 begin
   select * into strict c from ruvector.collection where id = mirror;
-  query_type := case c.vector_type when 'bit' then 'bit' else '@vector@.vector' end;
-  sent_form := case c.vector_type when 'bit' then 'bit_send(query)' else '@vector@.vector_send(query)' end;
+  query_type := case c.vector_type when 'bit' then 'bit' else home || '.vector' end;
+  if c.vector_type = 'halfvec' then
+    rounded := format('(query::%1$s.halfvec)::%1$s.vector', home);   -- the distance is measured from what halfvec can hold
+  end if;
+  sent_form := case c.vector_type when 'bit' then 'bit_send(query)' else format('%s.vector_send(%s)', home, rounded) end;
   operator := case c.metric when 'l2' then '<->' when 'ip' then '<#>' when 'cosine' then '<=>' when 'l1' then '<+>'
                             when 'hamming' then '<~>' else '<%>' end;
-  dims_of := case c.vector_type when 'bit' then 'length' else '@vector@.vector_dims' end;
+  dims_of := case c.vector_type when 'bit' then 'length' else home || '.vector_dims' end;
   if c.metric = 'cosine' then
-    zero_check := $check$
-  if @vector@.vector_norm(query) = 0 then
+    zero_check := ruvector.fill($check$
+  if {home}.vector_norm({rounded}) = 0 then
     raise exception 'the query vector is all zeros, which has no direction under the cosine metric'
       using errcode = '22023', hint = 'Give a vector with at least one element that is not zero.';
-  end if;$check$;
+  end if;$check$, jsonb_build_object('home', home, 'rounded', rounded));
   end if;
   template := $template$
 create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int,
   out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark text,
   out refusal text, out report jsonb)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp{pinned} as $body$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
 declare
   dirty_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
@@ -173,6 +182,8 @@ begin
   if wanted not between 1 and 20000 then
     raise exception 'candidate count % is out of range', wanted using errcode = '22023', hint = 'Ask for 1 to 20000.';
   end if;
+  refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
+  if refusal is not null then return; end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
   select l.token into live_token from ruvector.live l where l.mirror_id = {id};
   if live_token is null then refusal := 'no live mirror'; return; end if;
@@ -213,19 +224,22 @@ begin
   dirty := dirty || logged;
   if cardinality(dirty) > dirty_max then refusal := 'too many recent changes'; return; end if;
   if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
-end $body$;
+end {quote_tag};
 
 create or replace function ruvector.search_{id}(query {query_type}, k int, ef int, filter jsonb, exactness text,
   explained boolean)
 returns table (id text, distance float8, engine text, report jsonb)
-language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as $body$
-#variable_conflict use_column
+language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
+#variable_conflict use_variable
+-- Every column below is qualified: the table may have columns called query, dims or k.
 declare
   dims constant int := {dims};
   wanted_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
   mode constant text := coalesce(exactness, ruvector.setting('exactness'), 'balanced');
-  wanted int; c record; pool text[]; kth float8; survivors int; from_index int; rounds int := 0;
+  fallback constant text := coalesce(ruvector.setting('fallback'), 'pgvector');
+  beam constant int := coalesce(ef, ruvector.setting_int('ef_search', 1, 20000));
+  wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -239,13 +253,17 @@ begin
     raise exception 'the query has % dimensions, collection % has %', {dims_of}(query), {name_literal}, dims
       using errcode = '22023', hint = 'Give a vector with {dims} dimensions.';
   end if;{zero_check}
-  if ef is not null and ef not between 1 and 20000 then
-    raise exception 'ef_search must be between 1 and 20000, not %', ef using errcode = '22023',
+  if beam not between 1 and 20000 then
+    raise exception 'ef_search must be between 1 and 20000, not %', beam using errcode = '22023',
       hint = 'Leave it out to use the collection''s own value.';
   end if;
   if mode not in ('fast', 'balanced', 'exact') then
     raise exception 'unknown exactness %', quote_literal(mode) using errcode = '22023',
       hint = 'Values are fast, balanced and exact.';
+  end if;
+  if fallback not in ('pgvector', 'error') then
+    raise exception 'unknown ruvector.fallback %', quote_literal(fallback) using errcode = '22023',
+      hint = 'Values are pgvector and error.';
   end if;
   if filter is not null then
     condition := ruvector.filter_sql(ruvector.collection_of({name_literal}), filter);
@@ -255,10 +273,13 @@ begin
   elsif row_security_active({table_literal}::regclass) then
     reason := 'row-level security is active for this role';
   end if;
+  if reason is not null then
+    select null::text as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
+  end if;
   wanted := least(wanted_max, case when condition is null then k + 8 else greatest(4 * k, 64) end);
   while reason is null loop
     rounds := rounds + 1;
-    c := ruvector.candidates_{id}(query, wanted, coalesce(ef, ruvector.setting('ef_search')::int));
+    c := ruvector.candidates_{id}(query, wanted, beam);
     reason := c.refusal;
     exit when reason is not null;
     pool := c.keys || c.dirty;
@@ -280,7 +301,7 @@ begin
     wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
-    if coalesce(ruvector.setting('fallback'), 'pgvector') = 'error' and mode <> 'exact' then
+    if fallback = 'error' and mode <> 'exact' then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
     end if;
@@ -299,65 +320,71 @@ begin
     end if;
   end if;
   if explained then
+    if condition is not null and answered = 'ruvector' and c.returned > 0 then
+      execute {passing_count} || condition using c.keys, dims into passing;
+    end if;
     return query select null::text, null::float8, answered, jsonb_strip_nulls(jsonb_build_object(
       'plan', case when answered = 'exact' then 'exact scan' when answered = 'pgvector' then 'pgvector order by'
                    when condition is null then 'index' else 'index, filter after join, refill' end,
       'engine', answered, 'rounds', rounds, 'wanted', wanted, 'watermark', c.watermark,
       'overlay_rows', c.overlaid, 'candidates', c.returned, 'returned', coalesce(cardinality(ids), 0),
-      'selectivity', case when condition is not null and answered = 'ruvector' and c.returned > 0
-                          then least(1.0, survivors::float8 / c.returned) end,
+      'selectivity', passing::float8 / c.returned,
       'reason', reason, 'sidecar', c.report,
       'total_ms', extract(epoch from clock_timestamp() - started) * 1000));
     return;
   end if;
   return query select u.id, u.distance, answered, null::jsonb from unnest(ids, distances) u (id, distance);
-end $body$;
+end {quote_tag};
 revoke all on function ruvector.candidates_{id}({query_type}, int, int) from public;
 revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) from public;
 grant execute on function ruvector.candidates_{id}({query_type}, int, int) to ruvector_user;
 grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) to ruvector_user;
 $template$;
-  execute ruvector.fill(template, jsonb_build_object(
+  parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
     'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
-    'dims_of', dims_of, 'name_literal', quote_literal(c.name),
+    'name_literal', quote_literal(c.name),
     -- Text of timestamps and dates depends on settings; the others do not, and a pinned setting costs time.
     'pinned', case when c.key_types && array['date', 'timestamp without time zone', 'timestamp with time zone']
               then ' set timezone = ''UTC'' set datestyle = ''ISO''' else '' end,
     'log_key', ruvector.key_text_sql('l', array(select 'key_' || n from generate_series(1, cardinality(c.key_columns)) n)),
-    'row_key', ruvector.key_text_sql('i', c.key_columns),
-    'order_key', ruvector.each('i.%1$I', c.key_columns),
-    'key_match', ruvector.key_match_sql('i', c.key_columns, c.key_types, 'pool'),
-    'column', quote_ident(c.column_name), 'operator', format('operator(@vector@.%s)', operator),
-    'typed_query', case c.vector_type when 'halfvec' then 'query::@vector@.halfvec' else 'query' end,
-    'table', format('%I.%I', c.table_schema, c.table_name),
     'table_literal', quote_literal(format('%I.%I', c.table_schema, c.table_name)),
+    'column_literal', quote_literal(c.column_name),
     'filtered_pool', quote_literal(ruvector.fill(
       'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN''),
               max(z.d) filter (where z.d <> ''NaN'')
-       from (select {row_key} as id, i.{column} {operator} {typed} as d from {table} i
-             where {match} and {dims_of}(i.{column}) = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+       from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
+             where {key_match} and {dims_of}(i.{column}) = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
     'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z',
       ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+    'passing_count', quote_literal(ruvector.fill(
+      'select count(*) from {table} i where {key_match} and {dims_of}(i.{column}) = $2 and ',
+      ruvector.query_parts(c, '', '$1', dims_of, operator))),
     'exact_scan', quote_literal(ruvector.fill(
       'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN'')
-       from (select {row_key} as id, (i.{column} {operator} {typed}) + 0::float8 as d from {table} i
+       from (select {row_key} as id, (i.{column} {operator} {typed_query}) + 0::float8 as d from {table} i
              where i.{column} is not null and {dims_of}(i.{column}) = $3 and ',
       ruvector.query_parts(c, '$1', '', dims_of, operator))),
     'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z',
-      ruvector.query_parts(c, '$1', '', dims_of, operator)))));
+      ruvector.query_parts(c, '$1', '', dims_of, operator))));
+  -- A name may hold the quote of the function bodies: take one that occurs nowhere.
+  while position(quote_tag in parts::text) > 0 loop
+    quote_tag := '$body' || substr(md5(quote_tag || parts::text), 1, 8) || '$';
+  end loop;
+  execute ruvector.fill(template, parts || jsonb_build_object('quote_tag', quote_tag));
 end $create$;
 
--- The parts of a dynamic query over the mirrored table: where the query vector and the key pool are bound.
+-- The parts of a query over the mirrored table, alias i: where the query vector and the key pool are bound.
 create or replace function ruvector.query_parts(
   c ruvector.collection, query_at text, pool_at text, dims_of text, operator text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
 select jsonb_build_object(
   'row_key', ruvector.key_text_sql('i', c.key_columns), 'order_key', ruvector.each('i.%1$I', c.key_columns),
-  'column', quote_ident(c.column_name), 'operator', format('operator(@vector@.%s)', operator),
-  'typed', query_at || case c.vector_type when 'halfvec' then '::@vector@.halfvec' else '' end,
+  'column', quote_ident(c.column_name), 'operator', format('operator(%s.%s)', ruvector.vector_schema(), operator),
+  'typed_query', case c.vector_type when 'halfvec' then format('(%s)::%s.halfvec', query_at, ruvector.vector_schema())
+                 else query_at end,
   'table', format('%I.%I', c.table_schema, c.table_name), 'dims_of', dims_of,
-  'match', ruvector.key_match_sql('i', c.key_columns, c.key_types, pool_at))
+  'key_match', ruvector.key_match_sql('i', c.key_columns, c.key_types, pool_at))
 $$;
 
 -- Replace each {name} of a template by the text of that name, in one pass: a value is never searched again.

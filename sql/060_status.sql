@@ -12,14 +12,16 @@ as $$
 declare
   c record;
   pending bigint;
-  is_live boolean;
+  silent text;
+  problem text;
   log_end constant pg_lsn := case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end;
 begin
   if wanted is not null then
     perform ruvector.collection_of(wanted);
   end if;
   for c in
-    select r.id, r.name, s.state, s.reason, s.position, s.position_lsn, s.position_at, s.unindexed, k.checkpointed_at
+    select r.id, r.name, s.state, s.reason, s.position, s.position_lsn, s.position_at, s.unindexed, k.checkpointed_at,
+           clock_timestamp() - s.updated_at as silence
     from ruvector.collection r
     left join ruvector.mirror_status s on s.mirror_id = r.id
     left join (select u.mirror_id, max(u.checkpointed_at) as checkpointed_at from ruvector.consumer u
@@ -31,11 +33,21 @@ begin
       'select count(*) from ruvector.changelog_%1$s l
        where $1 is null or l.xid >= pg_snapshot_xmax($1) or l.xid = any (array(select pg_snapshot_xip($1)))', c.id)
       into pending using c.position;
-    select exists (select from ruvector.live l where l.mirror_id = c.id) into is_live;
+    -- A sidecar that was killed leaves its last words behind: it speaks every 30 seconds, and holds the token.
+    silent := case
+      when c.state is null or c.state in ('new', 'stopped') then null
+      when c.silence > interval '90 s'
+        then format('the sidecar has not reported for %s s', extract(epoch from c.silence)::int)
+      when c.state = 'live' and not exists (select from ruvector.live l where l.mirror_id = c.id)
+        then 'no sidecar holds the live token' end;
+    if silent is null and c.state = 'live' then
+      problem := coalesce(problem, ruvector.sidecar_problem(), '');
+      silent := nullif(problem, '');
+    end if;
     return query select
       c.name,
-      case when c.state = 'live' and not is_live then 'unreachable' else coalesce(c.state, 'new') end,
-      case when c.state = 'live' and not is_live then 'no sidecar holds the live token' else nullif(c.reason, '') end,
+      case when silent is not null then 'unreachable' else coalesce(c.state, 'new') end,
+      coalesce(silent, nullif(c.reason, '')),
       log_end::text, c.position_lsn::text,
       case when pending = 0 then 0 else pg_wal_lsn_diff(log_end, c.position_lsn)::bigint end,
       case when pending = 0 then 0 else extract(epoch from clock_timestamp() - c.position_at) * 1000 end::float8,

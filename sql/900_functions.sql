@@ -94,7 +94,7 @@ begin
   return query select
     report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
     (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
-    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
+    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', case (report ->> 'overlay_rows')::int when 0 then 0 end::float8,
     (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
 end
 $body$;
@@ -434,10 +434,13 @@ as $body$
 -- ruvector api function
 declare
   wanted constant text := pg_current_snapshot()::text;
-  until constant timestamptz := clock_timestamp() + make_interval(secs => greatest(timeout_ms, 0) / 1000.0);
+  until constant timestamptz := clock_timestamp() + make_interval(secs => coalesce(timeout_ms, 1000) / 1000.0);
   applied boolean;
 begin
   perform ruvector.collection_of(collection);
+  if timeout_ms < 0 then
+    raise exception 'timeout_ms is %', timeout_ms using errcode = '22023', hint = 'Give milliseconds, 0 or more.';
+  end if;
   -- Short waits in a loop: a cancel reaches this function between two of them.
   loop
     select value::boolean into applied from ruvector.call('ruvector_wait_applied', jsonb_build_object(

@@ -1,7 +1,8 @@
 -- Privileges, always last: nothing in schema ruvector is for PUBLIC.
 revoke all on all tables in schema ruvector from public;
 revoke all on all functions in schema ruvector from public;
-grant execute on function ruvector.setting(text), ruvector.collection_of(text), ruvector.score(text, double precision),
+grant execute on function ruvector.setting(text), ruvector.setting_int(text, int, int), ruvector.collection_of(text),
+  ruvector.score(text, double precision),
   ruvector.filter_sql(ruvector.collection, jsonb, int), ruvector.filter_column_sql(text, text, jsonb),
   ruvector.filter_literal(text, text, jsonb), ruvector.deadline_ms(), ruvector.call(text, jsonb) to ruvector_user;
-grant execute on function ruvector.setting(text), ruvector.fingerprint(oid, text[]) to ruvector_sidecar;
+grant execute on function ruvector.setting(text), ruvector.fingerprint(oid, text[], int) to ruvector_sidecar;

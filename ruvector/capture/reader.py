@@ -108,6 +108,7 @@ class TableReader:
     def drift(self) -> str:
         """Say what changed about the table since it was attached; empty when nothing did."""
         parameters = {
+            "mirror": self.collection.id,
             "table": self.collection.table_oid,
             "name": self._statements.table_name(),
             "columns": [*self.collection.key_columns, self.collection.column_name],

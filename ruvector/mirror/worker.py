@@ -41,6 +41,8 @@ class WorkerSettings:
     folder: Path
     name: str = "main"
     threads: int = 0
+    checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
+    copy_save_seconds: float = limits.COPY_SAVE_SECONDS
 
 
 class MirrorWorker:
@@ -157,6 +159,7 @@ class MirrorWorker:
             self._check_stop()
         if self._checkpoint_changes < 0:
             self._checkpoint()
+        self.mirror.followed_at = self._clock.now()
         token = random_token()
         ledger.set_token(token)
         self.mirror.go_live(token)
@@ -202,6 +205,7 @@ class MirrorWorker:
                 return False  # the server crashed meanwhile: rows copied before may have vanished with it
             ledger.take_over()
             self.mirror.replace(index, RecentChanges(horizon=label.snapshot.xmax - 1), label.snapshot)
+            logger.info("first copy of %s goes on after %d rows", self.mirror.collection.name, label.rows_copied)
             self._copy(resume=label)
             return True
         ledger.take_over()
@@ -247,7 +251,9 @@ class MirrorWorker:
             if rows.row_count < reader.chunk_rows:
                 break
             self._publish()
-            if self._clock.now() - saved_at > max(limits.COPY_SAVE_SECONDS, save_cost / limits.CHECKPOINT_SHARE_MAX):
+            if self._clock.now() - saved_at > max(
+                self._settings.copy_save_seconds, save_cost / limits.CHECKPOINT_SHARE_MAX
+            ):
                 before = self._clock.now()
                 self._save_copy(self._copy_label(last_key, copied))
                 saved_at, save_cost = self._clock.now(), self._clock.now() - before
@@ -259,6 +265,7 @@ class MirrorWorker:
     def _save_copy(self, label: Label) -> None:
         generations.save_generation(self._store, self.mirror, label)
         generations.keep_only(self._store, {label.checkpoint_id})
+        self._publish(force=True)
 
     # ---- following -------------------------------------------------------------------------------------------------
 
@@ -267,7 +274,9 @@ class MirrorWorker:
         reader, _ = self._parts()
         pause = limits.POLL_SECONDS_MIN
         while not self._stop.is_set():
+            began = self._clock.now()
             batch = catch_up(self.mirror, reader)
+            self.mirror.followed_at = began
             self._check_drift(reader)
             self._run_errands(reader)
             if self._checkpoint_due():
@@ -301,7 +310,7 @@ class MirrorWorker:
         age = self._clock.now() - self._checkpoint_at
         if age < self._checkpoint_cost / limits.CHECKPOINT_SHARE_MAX:
             return False  # writing whole generations may take only its share of the time
-        return changes >= limits.CHECKPOINT_CHANGES or age >= limits.CHECKPOINT_SECONDS
+        return changes >= limits.CHECKPOINT_CHANGES or age >= self._settings.checkpoint_seconds
 
     def _checkpoint(self) -> None:
         """Write a generation, have the database confirm it, trim what it makes superfluous (section 5)."""

@@ -49,7 +49,9 @@ class Secrets:
         return request
 
 
-def answer_search(mirrors: Mapping[int, Mirror], request: Mapping[str, Any], cancel: CancelFlag) -> RowSet:
+def answer_search(
+    mirrors: Mapping[int, Mirror], request: Mapping[str, Any], cancel: CancelFlag, *, now: float
+) -> RowSet:
     """Answer one SEARCH: position, candidates and touched keys, or one row that refuses with the reason.
 
     A refusal is not an error: the SQL function then lets the database answer by itself.
@@ -81,7 +83,12 @@ def answer_search(mirrors: Mapping[int, Mirror], request: Mapping[str, Any], can
     rows: list[tuple[object, ...]] = [("w", found.position, None)]
     rows += [("c", key, distance) for key, distance in zip(key_texts(found.keys), distances, strict=True)]
     rows += [("t", key, None) for key in found.touched]
-    report = {"ef": found.ef, "tiers": {"hot": len(distances)}, "touched": len(found.touched)}
+    report = {
+        "ef": found.ef,
+        "tiers": {"hot": len(distances)},
+        "touched": len(found.touched),
+        "lag_ms": round((now - mirror.followed_at) * 1000, 3),
+    }
     rows.append(("r", json.dumps(report), None))
     return RowSet(SEARCH_COLUMNS, rows)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ruvector import __version__, kernels, limits
 from ruvector.bridge.backend import SEARCH_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
 from ruvector.bridge.scram import ScramVerifier
+from ruvector.clock import Clock
 from ruvector.errors import DimensionMismatch, InvalidParameter
 from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
@@ -138,9 +139,10 @@ class ProductContext:
 class ProductBackend:
     """Implements the endpoint's Backend protocol; every method may be called from many threads."""
 
-    def __init__(self, workers: Workers, *, secrets: Secrets, logins: Sequence[Login]) -> None:
+    def __init__(self, workers: Workers, *, secrets: Secrets, logins: Sequence[Login], clock: Clock) -> None:
         self._workers = workers
         self._secrets = secrets
+        self._clock = clock
         self._logins = {login.name: login for login in logins}
 
     def authenticate(self, login: str) -> Login | None:
@@ -149,7 +151,7 @@ class ProductBackend:
 
     def rpc_search(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed search of the database."""
-        return answer_search(self._workers.by_id(), self._secrets.open(payload), cancel)
+        return answer_search(self._workers.by_id(), self._secrets.open(payload), cancel, now=self._clock.now())
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed function call of the database; each row is one JSON document."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ruvector import db, limits, systems
 from ruvector.bridge.address import Address
@@ -43,6 +44,8 @@ class SidecarSettings:
     name: str = "main"
     threads: int = 0
     client_login: str = "ruvector"
+    checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
+    copy_save_seconds: float = limits.COPY_SAVE_SECONDS
 
 
 class WorkerTable:
@@ -143,6 +146,8 @@ class Sidecar:
         if not identity.is_original:
             logger.warning("the database was restored, cloned or upgraded: all collections are copied again")
             adopt_database(self._connection, collections)
+        with db.translated():
+            self._connection.execute(db.query("mirror", "remove_foreign_tokens").encode())
         return collections
 
     def _backend(self) -> ProductBackend:
@@ -154,7 +159,9 @@ class Sidecar:
             new_login(str(bridge_login), Access.BRIDGE, str(bridge_password)),
             new_login(self._settings.client_login, Access.ADMIN, self.client_password()),
         ]
-        return ProductBackend(self._workers, secrets=Secrets(bytes(inner_key), bytes(outer_key)), logins=logins)  # type: ignore[call-overload]
+        return ProductBackend(
+            self._workers, secrets=Secrets(bytes(inner_key), bytes(outer_key)), logins=logins, clock=self._clock
+        )
 
     def client_password(self) -> str:
         """Return the password of direct clients: made once, kept in the data directory for its owner alone."""
@@ -174,7 +181,7 @@ class Sidecar:
                     db.query("mirror", "set_gate").encode(), {"host": address.host, "port": address.port}
                 )
 
-    def _control(self, name: str) -> tuple[object, ...] | None:
+    def _control(self, name: str) -> tuple[Any, ...] | None:
         if self._connection is None:
             raise DatabaseUnreachable("the sidecar has no connection to the database")
         with db.translated():
@@ -221,5 +228,12 @@ class Sidecar:
 
     def _new_worker(self, collection: Collection) -> MirrorWorker:
         folder = self._settings.data_dir / f"collection-{collection.id}"
-        settings = WorkerSettings(self._settings.dsn, folder, self._settings.name, self._settings.threads)
+        settings = WorkerSettings(
+            self._settings.dsn,
+            folder,
+            self._settings.name,
+            self._settings.threads,
+            checkpoint_seconds=self._settings.checkpoint_seconds,
+            copy_save_seconds=self._settings.copy_save_seconds,
+        )
         return MirrorWorker(collection, settings, self._clock)

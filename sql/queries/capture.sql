@@ -48,7 +48,7 @@ SELECT {key_text} FROM {table} i TABLESAMPLE BERNOULLI ({percent}) LIMIT {rows};
 
 -- name: drift
 -- The fingerprint now, and whether the table of that name is still the one that was attached.
-SELECT ruvector.fingerprint(%(table)s::oid, %(columns)s::text[]),
+SELECT ruvector.fingerprint(%(table)s::oid, %(columns)s::text[], %(mirror)s),
   to_regclass(%(name)s)::oid IS NOT DISTINCT FROM %(table)s::oid;
 
 -- name: forget_changes

@@ -3,7 +3,7 @@
 SELECT c.name, s.state, s.reason, s.pending_changes, s.lag_ms, s.changelog_bytes, s.unindexed,
   coalesce(m.rows_indexed, 0) AS rows_indexed,
   to_regclass(format('%%I.%%I', c.table_schema, c.table_name))::oid IS NOT DISTINCT FROM c.table_oid AS has_table,
-  c.fingerprint = ruvector.fingerprint(c.table_oid, c.key_columns || c.column_name) AS is_unchanged,
+  c.fingerprint = ruvector.fingerprint(c.table_oid, c.key_columns || c.column_name, c.id) AS is_unchanged,
   (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.table_oid AND t.tgenabled = 'A'
    AND t.tgname IN (format('00_ruvector_rows_%%s', c.id), format('00_ruvector_update_%%s', c.id),
                     format('00_ruvector_truncate_%%s', c.id))) = 3 AS has_triggers

@@ -60,6 +60,10 @@ ON CONFLICT (mirror_id) DO UPDATE SET token = excluded.token;
 -- The token in force.
 SELECT token FROM ruvector.live WHERE mirror_id = %(mirror)s;
 
+-- name: remove_foreign_tokens
+-- Tokens of a process that is gone: nobody may be asked in its name. The marks of first copies stay.
+DELETE FROM ruvector.live WHERE token NOT LIKE 'copying:%';
+
 -- name: remove_token
 -- This mirror may not answer any more; a token of somebody else stays.
 DELETE FROM ruvector.live WHERE mirror_id = %(mirror)s AND token = %(token)s;

@@ -42,7 +42,7 @@ def ruvector_register_collection(
 def ruvector_unregister_collection(name: Text) -> Bool:
     """Remove a collection with its triggers and bookkeeping; the table stays as it is.
 
-    Returns false when no collection has this name.
+    An unknown name is error 42704, so that a misspelt one is noticed.
     """
     database_only()
 
