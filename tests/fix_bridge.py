@@ -99,7 +99,7 @@ class MemoryBackend:
 
     def rpc_call(self, payload, cancel):
         self.payloads.append(payload)
-        return RowSet(CALL_COLUMNS, [(payload[64:].decode(),)])
+        return RowSet(CALL_COLUMNS, [("v", payload[64:].decode(), None)])
 
     def describe(self, function):
         if function not in SIGNATURES:

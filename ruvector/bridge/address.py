@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import socket
 import stat
@@ -28,6 +29,16 @@ class Address:
     def is_unix(self) -> bool:
         """Tell whether the host is a folder."""
         return self.host.startswith("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether only programs of this machine can reach the address; unsure means no."""
+        if self.is_unix or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def socket_path(self) -> Path:

@@ -13,7 +13,7 @@ from ruvector.bridge import oids
 from ruvector.bridge.scram import ScramVerifier
 from ruvector.clock import Clock
 from ruvector.errors import Cancelled
-from ruvector.limits import REQUEST_SECONDS_MAX
+from ruvector.limits import LONG_REQUEST_SECONDS_MAX, REQUEST_SECONDS_MAX
 
 Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | None"
 
@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 SEARCH_COLUMNS = (Column("kind", oids.TEXT), Column("key", oids.TEXT), Column("distance", oids.FLOAT8))
-CALL_COLUMNS = (Column("result", oids.TEXT),)
+CALL_COLUMNS = SEARCH_COLUMNS  # one row type for the database's side of the link: the document stands in key
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,13 @@ class CancelFlag:
         """Bring the deadline forward to this many seconds from now; a later one than the present is ignored."""
         self.deadline = min(self.deadline, self._clock.now() + seconds)
 
+    def allow(self, seconds: float) -> None:
+        """Put the deadline this many seconds from now, also later than before: for checks of whole tables.
+
+        An hour is the most; a lost client or a cancel request still ends the work.
+        """
+        self.deadline = self._clock.now() + min(seconds, LONG_REQUEST_SECONDS_MAX)
+
     def set(self, reason: str = "canceling statement due to user request") -> None:
         """Ask the work to stop; may be called from any thread."""
         self._reason = reason
@@ -124,7 +131,10 @@ class Backend(Protocol):
         ...
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
-        """Answer ``CALL <mac><json>``; the payload starts at the mac, the columns are CALL_COLUMNS."""
+        """Answer ``CALL <mac><json>``; the payload starts at the mac, the columns are CALL_COLUMNS.
+
+        Each row is one document of JSON: ("v", document, None).
+        """
         ...
 
     def describe(self, function: str) -> Signature:

@@ -32,7 +32,7 @@ _NUMBERS: Final = {**_INT_FORMATS, **_FLOAT_FORMATS}
 _TEXTS: Final = frozenset({oids.TEXT, oids.VARCHAR, oids.NAME, oids.UNKNOWN, oids.JSON})
 _TRUE_WORDS: Final = frozenset({"t", "true", "y", "yes", "on", "1"})
 _FALSE_WORDS: Final = frozenset({"f", "false", "n", "no", "off", "0"})
-_SPECIAL_FLOATS: Final = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+SPECIAL_FLOATS: Final = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 _ARRAY_HEADER = struct.Struct("!iiI")
 _ARRAY_DIMENSION = struct.Struct("!ii")
 _NULL_LENGTH = b"\xff\xff\xff\xff"
@@ -44,13 +44,13 @@ _NULL_LENGTH = b"\xff\xff\xff\xff"
 def float8_text(value: float) -> str:
     """Return the shortest text that reads back as the same number; infinities as PostgreSQL writes them."""
     text = float.__repr__(value)  # repr() of a numpy float names its type
-    return _SPECIAL_FLOATS[text] if text[-1] in "fn" else text
+    return SPECIAL_FLOATS[text] if text[-1] in "fn" else text
 
 
 def float4_text(value: float) -> str:
     """Return the shortest text that reads back as the same single-precision number."""
     text = str(np.float32(value))
-    return _SPECIAL_FLOATS[text] if text[-1] in "fn" else text
+    return SPECIAL_FLOATS[text] if text[-1] in "fn" else text
 
 
 def encoder(type_oid: int, *, binary: bool) -> Encoder:

@@ -10,10 +10,12 @@ from typing import Final
 from ruvector.bridge import oids
 from ruvector.bridge.backend import Column
 from ruvector.bridge.codec import row_description
-from ruvector.bridge.fields import encoder
+from ruvector.bridge.fields import SPECIAL_FLOATS, encoder
 from ruvector.errors import ProtocolViolation, ensure
 
-_ASCII_LENGTHS: Final = tuple(f"\0\0\0{chr(length)}" for length in range(128))
+# Lengths as the wire has them, a character for each byte.
+_LENGTHS: Final = tuple(struct.pack("!i", length).decode("latin-1") for length in range(1_024))
+_NULL_LENGTH: Final = "\xff\xff\xff\xff"
 _ROW_START: Final = struct.Struct("!cih")
 _LENGTH: Final = struct.Struct("!i")
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -37,8 +39,8 @@ class RowEncoder:
         if self._is_hits:
             try:
                 return _encode_hits(rows)
-            except (IndexError, TypeError, UnicodeEncodeError):
-                pass  # a NULL, finished text, a long or a foreign key, infinity: the general way
+            except (AttributeError, IndexError, TypeError):
+                pass  # a NULL text, finished text, a very long or a foreign key: the general way
         parts: list[bytes] = []
         width = len(self._encoders)
         for row in rows:
@@ -56,31 +58,30 @@ class RowEncoder:
 
 
 def _encode_hits(rows: Sequence[Sequence[object]]) -> bytes:
-    """Encode (text, text, float) rows as text: the answer of every search, so with as few operations as possible.
+    """Encode (text, text, float or None) rows as text: the answer of every search, so with few operations.
 
-    Everything is built as one text and encoded once. That needs ASCII only, fields so short that their lengths are
-    ASCII too, and finite distances; anything else raises, and the general way is taken.
+    Everything is built as one text and encoded once, a character for each byte. That needs texts of ASCII and lengths
+    below the table's; anything else raises, and the general way is taken.
     """
-    lengths, number_text = _ASCII_LENGTHS, float.__repr__
+    lengths, number_text = _LENGTHS, float.__repr__
     pieces: list[str] = []
-    for kind, key, distance in rows:
-        text = number_text(distance)  # what is no float raises TypeError
-        if text[-1] in "fn":
+    for row in rows:
+        kind: str = row[0]  # type: ignore[assignment]  # what is no text raises below, in isascii or join
+        key: str = row[1]  # type: ignore[assignment]
+        distance = row[2]
+        if not (kind.isascii() and key.isascii()):
             raise TypeError
-        kind_size, key_size, text_size = len(kind), len(key), len(text)  # type: ignore[arg-type]
-        size = kind_size + key_size + text_size + _HIT_OVERHEAD
-        pieces += (
-            "D",
-            lengths[size],
-            "\0\x03",
-            lengths[kind_size],
-            kind,
-            lengths[key_size],
-            key,
-            lengths[text_size],
-            text,
-        )  # type: ignore[arg-type]  # join refuses what is no text
-    return "".join(pieces).encode("ascii")
+        if distance is None:
+            text, text_length = "", _NULL_LENGTH
+        else:
+            text = number_text(distance)  # what is no float raises TypeError
+            if text[-1] in "fn":
+                text = SPECIAL_FLOATS[text]
+            text_length = lengths[len(text)]
+        kind_size, key_size = len(kind), len(key)
+        size = lengths[kind_size + key_size + len(text) + _HIT_OVERHEAD]
+        pieces += ("D", size, "\0\x03", lengths[kind_size], kind, lengths[key_size], key, text_length, text)
+    return "".join(pieces).encode("latin-1")
 
 
 @lru_cache(maxsize=256)

@@ -96,6 +96,9 @@ class Server:
             thread.start()
             self._service_threads.append(thread)
         _log.info("listening at %s", ", ".join(map(str, self.addresses)))
+        for address in self.addresses:
+            if not address.is_local:
+                _log.warning("%s can be reached from other machines; what is sent there is not encrypted", address)
 
     def close(self) -> None:
         """Stop listening, cancel running requests, tell clients, wait a bounded time; may be called again."""

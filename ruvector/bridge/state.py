@@ -203,7 +203,7 @@ class SessionState:
 
 def _encoding(name: str) -> str:
     """Return the canonical name of an encoding; only those whose text is valid UTF-8 are spoken."""
-    plain = name.lower().replace("-", "").replace("_", "")
+    plain = "".join(character for character in name.lower() if character.isalnum())  # as PostgreSQL reads it
     if plain not in _ENCODINGS:
         raise InvalidParameter(
             f'client_encoding "{name[:63]}" is not supported', hint="Set client_encoding to UTF8 (PGCLIENTENCODING)."

@@ -17,10 +17,11 @@ from ruvector.bridge.rows import row_encoder
 from ruvector.errors import RuvectorError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-SQL_PIECES = st.sampled_from(
-    "SELECT * FROM f ( ) , ' '' \" $1 $$ :: int [ ] ARRAY CAST AS LIMIT => := ; BEGIN SET TO = - 1 1.5 e E' \\ -- /* */ "
-    "null true . ROLLBACK SAVEPOINT SHOW x ü version current_user".split(" ")
-) | st.sampled_from([" ", "\n"])
+PIECES = (
+    "SELECT * FROM f ( ) , ' '' \" $1 $$ :: int [ ] ARRAY CAST AS LIMIT => := ; BEGIN SET TO = - 1 1.5 e E' \\ -- "
+    "/* */ null true . ROLLBACK SAVEPOINT SHOW x ü version current_user"
+)
+SQL_PIECES = st.sampled_from([*PIECES.split(), " ", "\n"])
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import struct
 
+import numpy as np
 import pytest
 
 from ruvector.bridge import codec, oids
@@ -152,13 +153,17 @@ def test_row_description_gives_names_types_and_formats():
         [("hit", "1", float("inf")), ("hit", "2", float("-inf")), ("hit", "3", float("nan"))],
         [("hit", None, 0.5), (None, "1", None), (b"hit", b"2", b"0.5"), ("hit", 3, 7)],
         [(f"k{size}", "y" * size, 1 / 3) for size in range(60, 130)],
+        [("w", "7:7:", None), ("c", "1", 0.5), ("t", "ü", None), ("r", "{}" * 600, None)],
+        [("w", "y" * size, None) for size in range(980, 1030)],
+        [("ü", "1", 0.5), ("hit", "1", np.float32(0.5))],
     ],
 )
 def test_search_rows_are_encoded(rows):
     def text(value):
         if value is None or isinstance(value, bytes):
             return value
-        if isinstance(value, float):
+        if isinstance(value, (float, np.floating)):
+            value = float(value)
             special = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
             return special.get(repr(value), repr(value)).encode()
         return str(value).encode()

@@ -13,13 +13,13 @@ import pytest
 from fix_bridge import MAC, PASSWORD
 from scram_client import client_final
 
-from ruvector.bridge import Server, codec
+from ruvector.bridge import CancelFlag, Server, codec
 from ruvector.bridge import server as server_module
 from ruvector.bridge import session as session_module
 from ruvector.bridge.address import Address, ListenProblem, parse_address
 from ruvector.bridge.codec import BodyReader, FrameReader, message
 from ruvector.bridge.scram import prepare_password
-from ruvector.errors import InvalidParameter
+from ruvector.errors import Cancelled, InvalidParameter
 
 
 class Client:
@@ -205,7 +205,7 @@ def test_search_is_answered_without_the_grammar(address, bridge_backend):
         assert answer[-2][1] == b"SELECT 10\0"
         assert bridge_backend.payloads == [f"{MAC}{{}}".encode()]
         answer = client.query(f'CALL {MAC}{{"a": 1}}')
-        assert BodyReader(answer[1][1]).values() == (b'{"a": 1}',)
+        assert BodyReader(answer[1][1]).values() == (b"v", b'{"a": 1}', None)
         answer = client.query(f"SEARCH {MAC}fail")
         assert kinds(answer) == "EZ"
         assert fields(answer[0][1])["C"] == "42704"
@@ -550,3 +550,29 @@ def test_address_is_read(text, address):
 def test_broken_address_is_refused(text):
     with pytest.raises(InvalidParameter):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_local"),
+    [("127.0.0.1", True), ("[::1]:1", True), ("localhost", True), ("unix:x", True), ("192.0.2.1", False), ("h", False)],
+)
+def test_address_that_others_can_reach_is_known(text, is_local):
+    assert parse_address(text).is_local == is_local
+
+
+def test_deadline_of_a_request_moves(bridge_server):
+    flag = CancelFlag(bridge_server.clock)
+    flag.arm(now=bridge_server.clock.now())
+    usual = flag.deadline
+    flag.expire_within(3_000)
+    assert flag.deadline == usual
+    flag.allow(3_000)
+    assert flag.deadline > usual
+    flag.check()
+    flag.expire_within(-1)
+    with pytest.raises(Cancelled, match="timeout"):
+        flag.check()
+    assert flag.is_set
+    assert flag.array[0] == 1
+    flag.arm(now=bridge_server.clock.now())
+    assert not flag.is_set

@@ -73,7 +73,7 @@ def test_settings_are_kept_shown_and_reset(state):
     assert raised.value.sqlstate == "42704"
 
 
-@pytest.mark.parametrize("name", ["UTF8", "utf-8", "UNICODE", "SQL_ASCII"])
+@pytest.mark.parametrize("name", ["UTF8", "utf-8", "UNICODE", "SQL_ASCII", "''utf-8''"])
 def test_utf8_is_the_only_encoding(state, name):
     apply(state, f"SET client_encoding = '{name}'")
     with pytest.raises(InvalidParameter, match="latin1"):
