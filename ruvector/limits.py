@@ -43,6 +43,7 @@ STARTUP_BYTES_MAX = 10_000  # PostgreSQL's own bound for a startup packet
 LOGIN_SECONDS_MAX = 5.0  # a client that does not log in by then is closed
 CONNECTIONS_MAX = 200  # clients of the endpoint; above PostgreSQL's default max_connections of 100
 REQUEST_SECONDS_MAX = 60.0  # deadline of a request that names none
+LONG_REQUEST_SECONDS_MAX = 3_600.0  # deadline a request may ask for when it checks whole tables
 SEARCH_TIMEOUT_MS = 2_000  # default of ruvector.timeout_ms
 PREPARED_STATEMENTS_MAX = 1_000  # named statements of one connection
 SCRAM_ITERATIONS = 4_096  # RFC 7677's minimum, PostgreSQL's default

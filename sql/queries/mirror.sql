@@ -18,6 +18,17 @@ DELETE FROM ruvector.consumer;
 -- Transaction numbers of another server mean nothing here.
 DELETE FROM {changelog};
 
+-- name: forget_table_oids
+-- Numbers of another database; made unlike any table first, so that two rows never clash on the way.
+UPDATE ruvector.collection SET table_oid = (4294967295 - id)::oid;
+
+-- name: find_table_oids
+-- The tables of the same names here.
+UPDATE ruvector.collection c SET table_oid = t.oid,
+  fingerprint = ruvector.fingerprint(t.oid, c.key_columns || c.column_name, c.id)
+FROM ruvector.collection n, LATERAL (SELECT to_regclass(format('%I.%I', n.table_schema, n.table_name))::oid) t (oid)
+WHERE n.id = c.id AND t.oid IS NOT NULL;
+
 -- name: restart_trim
 -- From now on this server's transactions count.
 UPDATE ruvector.trimmed SET below = pg_current_xact_id();

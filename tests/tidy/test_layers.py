@@ -22,6 +22,7 @@ LAYERS = (
     ("client",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {package: level for level, group in enumerate(LAYERS) for package in group}
 
