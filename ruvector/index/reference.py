@@ -255,7 +255,7 @@ class ReferenceGraph:
                 if more:
                     heapq.heappush(found, (-apart, slot))
                 weight += more
-                while weight - (self.rows.weight(found[0][1]) if weighted else 1) >= width:
+                while found and weight - (self.rows.weight(found[0][1]) if weighted else 1) >= width:
                     _, out = heapq.heappop(found)
                     weight -= self.rows.weight(out) if weighted else 1
         return sorted((-apart, slot) for apart, slot in found)

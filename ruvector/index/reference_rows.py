@@ -120,7 +120,8 @@ class Rows:
             return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
         if self.metric is Metric.L1:
             return np.asarray(np.abs(rows - probe).sum(axis=1))
-        common = rows @ probe
+        # Not rows @ probe: there the digits of one row depend on which rows stand beside it.
+        common = np.einsum("ij,j->i", rows, probe)
         if self.metric is Metric.IP:
             return np.asarray(-common)
         if self.metric is Metric.COSINE:

@@ -48,12 +48,15 @@ def dump(graph: ReferenceGraph) -> Sections:
     scales, fingerprints = _scales(rows, slots), np.zeros(slots, dtype=np.uint64)
     if graph.linked:
         fingerprints = _fingerprints(rows, slots)
+    states, keys = np.array(rows.states, dtype=np.uint8), np.array(rows.keys, dtype=np.int64)
+    data[states == FREE], keys[states == FREE] = 0, 0
+    scales[states == FREE], fingerprints[states == FREE] = 1, 0
     return {
         "rows": data,
         "links": links,
         "levels": levels,
-        "states": np.array(rows.states, dtype=np.uint8),
-        "keys": np.array(rows.keys, dtype=np.int64),
+        "states": states,
+        "keys": keys,
         "scales": scales,
         "fingerprints": fingerprints,
         "twin_heads": np.array([rows.twin_head.get(slot, _EMPTY) for slot in range(slots)], dtype=np.uint32),
@@ -108,6 +111,8 @@ def restore(graph: ReferenceGraph, sections: Mapping[str, npt.NDArray[Any]]) -> 
             return f"section {name} is {sections[name].dtype} {sections[name].shape} instead of {dtype} {shape}"
     if slots:
         rows.adopt(np.ascontiguousarray(sections["rows"][:, : rows.width]))
+    if not np.isfinite(sections["scales"]).all():
+        return "a row has a wrong scale"
     rows.states = sections["states"].tolist()
     rows.keys = sections["keys"].tolist()
     rows.twin_head = {at: head for at, head in enumerate(sections["twin_heads"].tolist()) if rows.states[at] == TWIN}

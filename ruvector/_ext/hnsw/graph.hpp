@@ -199,7 +199,7 @@ class Graph {
     uint32_t entry_ = EMPTY;
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
-    uint64_t repairs_ = 0;
+    std::atomic<uint64_t> repairs_{0};
 
     mutable FairLock lock_;
     std::mutex writer_;

@@ -28,7 +28,7 @@ struct Graph::Block {
     std::vector<uint32_t> heads;     // the node each row hangs on as a twin, or EMPTY when it is a node itself
     std::vector<uint32_t> nodes;     // slots to link, in order
     std::vector<size_t> lists;       // number of the level 0 list of each node; the upper levels follow it
-    std::vector<Edge> edges;         // m per list
+    std::vector<Edge> edges;         // base_links per list
     std::vector<uint32_t> counts;    // links used of each list
     std::vector<std::pair<uint32_t, uint32_t>> places;  // (slot, index in nodes), by slot
     std::vector<Back> backs;
@@ -168,7 +168,7 @@ inline void Graph::lay_out(Block& block) const {
         lists += size_t(levels_[block.nodes[index]]) + 1;
     }
     std::sort(block.places.begin(), block.places.end());
-    block.edges.resize(lists * options_.m);
+    block.edges.resize(lists * base_links_);
     block.counts.assign(lists, 0);
 }
 
@@ -228,10 +228,10 @@ inline void Graph::level_links(Block& block, size_t index, uint32_t level, Scrat
     }
     std::sort(edges.begin(), edges.end(), nearer);
     if (edges.size() > options_.ef_construction) edges.resize(options_.ef_construction);
-    diversify(edges, options_.m, scratch);
+    diversify(edges, room(level), scratch);
     size_t list = block.lists[index] + level;
     block.counts[list] = uint32_t(scratch.chosen.size());
-    std::copy(scratch.chosen.begin(), scratch.chosen.end(), block.edges.begin() + ptrdiff_t(list * options_.m));
+    std::copy(scratch.chosen.begin(), scratch.chosen.end(), block.edges.begin() + ptrdiff_t(list * base_links_));
 }
 
 // Keep up to `limit` of the sorted edges: each nearer to the centre than to every one kept before it.
@@ -266,7 +266,7 @@ inline void Graph::turn_around(Block& block) const {
         for (uint32_t level = 0; level <= levels_[source]; ++level) {
             size_t list = block.lists[index] + level;
             for (uint32_t at = 0; at < block.counts[list]; ++at) {
-                const Edge& edge = block.edges[list * options_.m + at];
+                const Edge& edge = block.edges[list * base_links_ + at];
                 block.backs.push_back({level, edge.slot, {edge.distance, source}});
             }
         }
@@ -292,7 +292,7 @@ inline void Graph::mend_target(Block& block, size_t group, Scratch& scratch) con
     bool inside = place != block.places.end() && place->first == target;
     if (inside) {
         size_t list = block.lists[place->second] + level;
-        auto begin = block.edges.begin() + ptrdiff_t(list * options_.m);
+        auto begin = block.edges.begin() + ptrdiff_t(list * base_links_);
         edges.assign(begin, begin + block.counts[list]);
     } else {
         const uint32_t* list = links(target, level);
@@ -324,7 +324,7 @@ inline void Graph::publish_links(const Block& block) {
             size_t list = block.lists[index] + level;
             uint32_t* out = links(slot, level);
             std::fill_n(out, room(level), EMPTY);
-            for (uint32_t at = 0; at < block.counts[list]; ++at) out[at] = block.edges[list * options_.m + at].slot;
+            for (uint32_t at = 0; at < block.counts[list]; ++at) out[at] = block.edges[list * base_links_ + at].slot;
         }
     }
     for (size_t group = 0; group + 1 < block.groups.size(); ++group) {

@@ -279,7 +279,7 @@ inline void Graph::figures(int64_t* out) {
     out[0] = int64_t(live_count_.load());
     out[1] = int64_t(slots_);
     out[5] = entry_ == EMPTY ? -1 : int64_t(top_);
-    out[6] = int64_t(repairs_);
+    out[6] = int64_t(repairs_.load());
     out[7] = int64_t(rows_.stride() * slots_);
     out[8] += int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t));
     out[9] = int64_t(per_slot * slots_ + 2 * by_key_.bytes());

@@ -24,13 +24,23 @@ inline void Graph::dump(char* rows, uint32_t* links_out, uint8_t* levels, uint8_
     std::copy_n(fingerprints_.begin(), slots_, fingerprints);
     std::copy_n(twin_head_.begin(), slots_, twin_heads);
     for (uint32_t slot = 0; slot < slots_; ++slot) {
+        // What was in memory before a slot was used, or was there until it was freed, is nobody's business.
+        if (states_[slot] == FREE) std::memset(rows + size_t(slot) * rows_.stride(), 0, rows_.stride());
+        if (states_[slot] == FREE || states_[slot] == TWIN) {
+            std::fill_n(links_out + size_t(slot) * base_links_, base_links_, EMPTY);
+        }
+        if (states_[slot] == FREE) {
+            keys[slot] = 0;
+            scales[slot] = 1.0f;
+            fingerprints[slot] = 0;
+        }
         upper = std::copy_n(upper_[slot], size_t(levels_[slot]) * options_.m, upper);
     }
     std::fill_n(head, HEAD, int64_t(0));
     head[0] = entry_ == EMPTY ? -1 : int64_t(entry_);
     head[1] = int64_t(top_);
     head[2] = int64_t(draws_);
-    head[3] = int64_t(repairs_);
+    head[3] = int64_t(repairs_.load());
     head[4] = int64_t(live_count_.load());
 }
 
