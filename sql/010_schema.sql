@@ -70,13 +70,17 @@ where c.oid = mirrored and r.rolname = coalesce(nullif(current_setting('role'), 
 $$;
 revoke all on function ruvector.unreadable(regclass, text) from public;
 
--- The collection of a name, or error 42704.
+-- The collection of a name, or error 42704 (22004 without a name).
 create or replace function ruvector.collection_of(name text) returns ruvector.collection
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   found_row ruvector.collection;
 begin
+  if name is null then
+    raise exception 'the collection name is null' using errcode = '22004',
+      hint = 'List the names with SELECT * FROM ruvector_list_collections().';
+  end if;
   select c.* into found_row from ruvector.collection c where c.name = collection_of.name;
   if not found then
     raise exception 'collection "%" does not exist', name

@@ -156,7 +156,9 @@ language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
   c ruvector.collection;
-  target oid;
+  targets oid[] := '{}';
+  homes text[] := '{}';
+  target record;
   leftover record;
 begin
   select * into strict c from ruvector.collection where id = mirror;
@@ -166,6 +168,7 @@ begin
     where t.tgparentid = 0 and t.tgfoid = to_regprocedure(format('ruvector.capture_%s()', mirror))
   loop
     execute format('drop trigger %I on %s', leftover.tgname, leftover.target);
+    targets := targets || leftover.target::oid;
   end loop;
   for leftover in
     select p.oid::regprocedure as signature from pg_proc p
@@ -177,15 +180,23 @@ begin
   execute format('drop table if exists ruvector.changelog_%s', mirror);
   delete from ruvector.live where mirror_id = mirror;
   delete from ruvector.collection where id = mirror;
-  target := to_regclass(format('%I.%I', c.table_schema, c.table_name));
-  if target is not null and not exists (select from ruvector.collection o
-      where o.table_schema = c.table_schema and o.table_name = c.table_name) then
-    execute format('revoke select on %I.%I from ruvector_sidecar', c.table_schema, c.table_name);
-  end if;
-  if to_regnamespace(quote_ident(c.table_schema)) is not null
-    and not exists (select from ruvector.collection o where o.table_schema = c.table_schema) then
-    execute format('revoke usage on schema %I from ruvector_sidecar', c.table_schema);
-  end if;
+  -- The sidecar keeps its rights as long as another mirror needs them.
+  for target in
+    select r.oid::regclass as name, n.nspname::text as home from pg_class r join pg_namespace n on n.oid = r.relnamespace
+    where r.oid = any (targets)
+  loop
+    if not exists (select from pg_trigger t where t.tgrelid = target.name and t.tgname ~ '^00_ruvector_rows_') then
+      execute format('revoke select on %s from ruvector_sidecar', target.name);
+    end if;
+    homes := homes || target.home;
+  end loop;
+  for target in
+    select n.nspname from pg_namespace n
+    where n.nspname = any (homes || c.table_schema)
+      and not exists (select from ruvector.collection o where o.table_schema = n.nspname)
+  loop
+    execute format('revoke usage on schema %I from ruvector_sidecar', target.nspname);
+  end loop;
 end $$;
 
 -- Check a column and describe it as a collection, or say what stops it and what to do.
@@ -210,6 +221,11 @@ begin
   if kind not in ('r', 'p') then
     raise exception '%.% is not an ordinary or partitioned table', quote_ident(table_schema), quote_ident(table_name)
       using errcode = '42809', hint = 'Attach the table behind the view or foreign table.';
+  end if;
+  if kind = 'r' and exists (select from pg_inherits h where h.inhparent = table_oid) then
+    raise exception 'table %.% has inheritance children, whose writes its triggers do not see',
+      quote_ident(table_schema), quote_ident(table_name)
+      using errcode = '0A000', hint = 'Attach each child, or make it a partitioned table.';
   end if;
   if persistence <> 'p' then
     raise exception '%.% is an unlogged or temporary table', quote_ident(table_schema), quote_ident(table_name)

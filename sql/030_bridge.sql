@@ -34,8 +34,11 @@ begin
       return;
     exception
       when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000' then
-        if attempt > 1 or gate.host is not null then
-          raise;       -- a fresh connection failed: not the stale link of a restarted sidecar
+        if sqlstate = '08001' and gate.host is not null then
+          raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
+            detail = sqlerrm, hint = 'Start it with: ruvector run';
+        elsif attempt > 1 or gate.host is not null then
+          raise;       -- not the stale link of a restarted sidecar
         end if;
     end;
     if 'ruvector_link' = any (@dblink@.dblink_get_connections()) then

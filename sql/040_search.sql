@@ -4,6 +4,7 @@
 -- A timestamp without a zone means UTC, whatever the session: filters are data, and answers must not depend on settings.
 create or replace function ruvector.filter_literal(column_name text, type text, value jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD'
+set extra_float_digits = 1
 as $$
 declare
   printed text;
@@ -188,11 +189,11 @@ begin
   select l.token into live_token from ruvector.live l where l.mirror_id = {id};
   if live_token is null then refusal := 'no live mirror'; return; end if;
   begin
-    select max(a.key) filter (where a.kind = 'w'), coalesce(array_agg(a.key) filter (where a.kind = 'c'), '{}'),
-           coalesce(array_agg(a.key) filter (where a.kind = 't'), '{}'), max(a.distance) filter (where a.kind = 'c'),
-           count(*) filter (where a.kind = 'c'), max(a.key) filter (where a.kind = 'f'),
-           max(a.key) filter (where a.kind = 'r')
-      into watermark, keys, dirty, reach, returned, refusal, report
+    -- Few rows, each with a whole list: a row for every candidate would cost more than the search itself.
+    select max(a.key) filter (where a.kind = 'w'), coalesce(max(a.key) filter (where a.kind = 'c'), '{}')::text[],
+           coalesce(max(a.key) filter (where a.kind = 't'), '{}')::text[], max(a.distance) filter (where a.kind = 'c'),
+           max(a.key) filter (where a.kind = 'f'), max(a.key) filter (where a.kind = 'r')
+      into watermark, keys, dirty, reach, refusal, report
       from ruvector.ask(ruvector.signed('SEARCH', format(
         '{"c":{id},"q":"%s","m":%s,"ef":%s,"s":"%s","tok":"%s","sys":"%s","db":%s,"dl":%s}',
         encode({sent_form}, 'hex'), wanted, coalesce(ef, 0), snapshot, live_token,
@@ -210,6 +211,7 @@ begin
     end if;
     return;
   end if;
+  returned := cardinality(keys);
   ended_below := pg_snapshot_xmax(watermark::pg_snapshot);
   in_progress := array(select pg_snapshot_xip(watermark::pg_snapshot));
   select coalesce(array_agg(distinct z.key) filter (where z.key is not null), '{}'), coalesce(bool_or(z.truncated), false)

@@ -39,7 +39,7 @@ returns table (
   changelog_bytes bigint,
   unindexed jsonb
 )
-language sql stable parallel restricted security definer cost 100 rows 10
+language sql stable parallel unsafe security definer cost 100 rows 10
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -76,7 +76,7 @@ returns table (
   reason text,
   total_ms double precision
 )
-language plpgsql stable parallel restricted security invoker cost 10000 rows 1
+language plpgsql stable parallel unsafe security invoker cost 10000 rows 1
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -94,7 +94,7 @@ begin
   return query select
     report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
     (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
-    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', case (report ->> 'overlay_rows')::int when 0 then 0 end::float8,
+    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
     (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
 end
 $body$;
@@ -111,7 +111,7 @@ create or replace function @api@.ruvector_index_stats(
   name text
 )
 returns jsonb
-language plpgsql stable parallel restricted security invoker cost 100
+language plpgsql stable parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -145,7 +145,7 @@ returns table (
   index_type text,
   vector_count bigint
 )
-language sql stable parallel restricted security invoker cost 100 rows 10
+language sql stable parallel unsafe security invoker cost 100 rows 10
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -227,7 +227,7 @@ returns table (
   tier text,
   is_exact boolean
 )
-language plpgsql stable parallel restricted security invoker cost 10000 rows 10
+language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -269,7 +269,7 @@ returns table (
   id text,
   distance real
 )
-language plpgsql stable parallel restricted security invoker cost 100000 rows 100
+language plpgsql stable parallel unsafe security invoker cost 100000 rows 100
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -309,7 +309,7 @@ returns table (
   tier text,
   is_exact boolean
 )
-language plpgsql stable parallel restricted security invoker cost 10000 rows 10
+language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -339,7 +339,7 @@ select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_simd_inf
   result => 'text'::regtype, returns_rows => false, inputs => 0, defaults => 0);
 create or replace function @api@.ruvector_simd_info()
 returns text
-language plpgsql stable parallel restricted security invoker cost 10000
+language plpgsql stable parallel unsafe security invoker cost 10000
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
@@ -408,7 +408,7 @@ select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_version'
   result => 'text'::regtype, returns_rows => false, inputs => 0, defaults => 0);
 create or replace function @api@.ruvector_version()
 returns text
-language sql stable parallel restricted security invoker cost 100
+language sql stable parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function

@@ -6,3 +6,5 @@ grant execute on function ruvector.setting(text), ruvector.setting_int(text, int
   ruvector.filter_sql(ruvector.collection, jsonb, int), ruvector.filter_column_sql(text, text, jsonb),
   ruvector.filter_literal(text, text, jsonb), ruvector.deadline_ms(), ruvector.call(text, jsonb) to ruvector_user;
 grant execute on function ruvector.setting(text), ruvector.fingerprint(oid, text[], int) to ruvector_sidecar;
+-- For a restored dump or a clone, where the tables have other OIDs.
+grant update (table_oid, fingerprint) on ruvector.collection to ruvector_sidecar;

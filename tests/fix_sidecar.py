@@ -60,8 +60,11 @@ class RunningSidecar:
 
     def wait_live(self, *names, seconds=WAIT_SECONDS):
         """Wait until each collection answers from the index, seen from both sides."""
+        with self.database.connect() as connection:
+            rows = connection.execute("SELECT name, id FROM ruvector.collection WHERE name = ANY (%s)", (list(names),))
+            numbers = dict(rows.fetchall())
         for name in names:
-            wait_until(lambda name=name: self._is_live(name), f"{name} to be live", seconds=seconds)
+            wait_until(lambda number=numbers[name]: self._is_live(number), f"{name} to be live", seconds=seconds)
         return self
 
     def wait_applied(self, name, *, seconds=WAIT_SECONDS):
@@ -89,12 +92,12 @@ class RunningSidecar:
                "password": self.sidecar.client_password(), **conninfo}
         )  # fmt: skip
 
-    def _is_live(self, name):
-        workers = {worker.mirror.collection.name: worker for worker in self.sidecar.workers.all()}
-        if name not in workers:
+    def _is_live(self, number):
+        # By number: a mirror of the same name may be on its way out.
+        mirror = self.sidecar.workers.by_id().get(number)
+        if mirror is None:
             return False
-        mirror = workers[name].mirror
-        assert mirror.state is not MirrorState.STALE, f"{name} is stale: {mirror.reason}"
+        assert mirror.state is not MirrorState.STALE, f"{mirror.collection.name} is stale: {mirror.reason}"
         return mirror.state is MirrorState.LIVE
 
 

@@ -56,6 +56,8 @@ def adopt_database(connection: db.Connection, collections: list[Collection]) -> 
     with db.translated(), connection.transaction():
         connection.execute(db.query("mirror", "adopt").encode())
         connection.execute(db.query("mirror", "forget_consumers").encode())
+        connection.execute(db.query("mirror", "forget_table_oids").encode())
+        connection.execute(db.query("mirror", "find_table_oids").encode())
         for collection in collections:
             connection.execute(TableStatements(collection).empty_changelog())
         connection.execute(db.query("mirror", "restart_trim").encode())

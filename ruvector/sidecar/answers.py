@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class Secrets:
 def answer_search(
     mirrors: Mapping[int, Mirror], request: Mapping[str, Any], cancel: CancelFlag, *, now: float
 ) -> RowSet:
-    """Answer one SEARCH: position, candidates and touched keys, or one row that refuses with the reason.
+    """Answer one SEARCH: position (w), candidates with their reach (c), touched keys (t), or a refusal (f).
 
     A refusal is not an error: the SQL function then lets the database answer by itself.
     """
@@ -80,17 +80,29 @@ def answer_search(
     except (KeyError, ValueError, TypeError) as problem:
         raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
     distances = found.distances.tolist()
-    rows: list[tuple[object, ...]] = [("w", found.position, None)]
-    rows += [("c", key, distance) for key, distance in zip(key_texts(found.keys), distances, strict=True)]
-    rows += [("t", key, None) for key in found.touched]
     report = {
         "ef": found.ef,
         "tiers": {"hot": len(distances)},
         "touched": len(found.touched),
         "lag_ms": round((now - mirror.followed_at) * 1000, 3),
     }
-    rows.append(("r", json.dumps(report), None))
+    rows: list[tuple[object, ...]] = [
+        ("w", found.position, None),
+        ("c", array_literal(key_texts(found.keys)), distances[-1] if distances else None),
+        ("r", json.dumps(report), None),
+    ]
+    if found.touched:
+        rows.append(("t", array_literal(found.touched), None))
     return RowSet(SEARCH_COLUMNS, rows)
+
+
+def array_literal(texts: Iterable[str]) -> str:
+    """Return texts as the text form of PostgreSQL's text[]."""
+    return "{" + ",".join(f'"{text}"' if text.isalnum() else _quoted(text) for text in texts) + "}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def decode_query(text: str, mirror: Mirror) -> NDArray[np.float32] | NDArray[np.uint8]:

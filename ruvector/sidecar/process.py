@@ -146,6 +146,7 @@ class Sidecar:
         if not identity.is_original:
             logger.warning("the database was restored, cloned or upgraded: all collections are copied again")
             adopt_database(self._connection, collections)
+            collections = load_collections(self._connection)
         with db.translated():
             self._connection.execute(db.query("mirror", "remove_foreign_tokens").encode())
         return collections

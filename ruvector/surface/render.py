@@ -181,8 +181,8 @@ def _returns(function: SqlFunction) -> str:
 
 
 def _attributes(function: SqlFunction, body: Body) -> str:
-    # Restricted: a dblink connection belongs to the leading process, parallel workers would each open their own.
-    parallel = {"immutable": "safe", "stable": "restricted", "volatile": "unsafe"}[function.volatility]
+    # A search catches errors and may set a setting; neither is allowed while a parallel plan runs.
+    parallel = "safe" if function.volatility == "immutable" else "unsafe"
     words = [f"language {body.language}", function.volatility, f"parallel {parallel}", f"security {body.security}"]
     words.append(f"cost {expected_cost(function)}")
     if function.rows is not None:

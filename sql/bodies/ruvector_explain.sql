@@ -12,6 +12,6 @@ begin
   return query select
     report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
     (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
-    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', case (report ->> 'overlay_rows')::int when 0 then 0 end::float8,
+    coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
     (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
 end

@@ -13,7 +13,7 @@ from ruvector.surface import registry, render
 SYSTEMS = systems.load()
 FUNCTIONS = {function.name: function for function in registry.functions()}
 VOLATILITY = {"i": "immutable", "s": "stable", "v": "volatile"}
-PARALLEL = {"immutable": "s", "stable": "r", "volatile": "u"}
+PARALLEL = {"immutable": "s", "stable": "u", "volatile": "u"}
 
 CATALOG = """
 SELECT p.proname AS name, p.oid, coalesce(p.proargnames, '{}') AS names, p.pronargs AS inputs,

@@ -62,7 +62,7 @@ returns table (
   id text,
   distance real
 )
-language plpgsql stable parallel restricted security invoker cost 10000 rows 7
+language plpgsql stable parallel unsafe security invoker cost 10000 rows 7
 set search_path = pg_catalog, pg_temp
 as $body$
 -- ruvector api function
