@@ -10,7 +10,14 @@ declare
   attempt int := 0;
   gate ruvector.gate;
   open_links text[];
+  silence constant interval := clock_timestamp() - (select max(p.beat_at) from ruvector.pulse p);
 begin
+  if silence is null then
+    raise exception 'no sidecar is running' using errcode = '08001', hint = 'Start it with: ruvector run';
+  elsif silence > interval '4 s' then
+    raise exception 'the sidecar has been silent for % s', round(extract(epoch from silence)) using errcode = '08001',
+      hint = 'It was stopped, is overloaded, or has lost the database; see its log.';
+  end if;
   if ruvector.setting('retry_after')::float8 > extract(epoch from clock_timestamp()) then
     raise exception 'the sidecar did not answer a moment ago' using errcode = '08001', hint = 'Start it with: ruvector run';
   end if;

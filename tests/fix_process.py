@@ -38,6 +38,13 @@ class SidecarProcess:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(10)
 
+    def freeze(self):
+        """SIGSTOP: nothing runs, connections stay open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self):
         """SIGTERM, and wait for the orderly end; returns the exit status."""
         self._process.terminate()

@@ -98,7 +98,13 @@ class RunningSidecar:
         if mirror is None:
             return False
         assert mirror.state is not MirrorState.STALE, f"{mirror.collection.name} is stale: {mirror.reason}"
-        return mirror.state is MirrorState.LIVE
+        return mirror.state is MirrorState.LIVE and self._is_heard()
+
+    def _is_heard(self):
+        with self.database.connect() as connection:
+            return connection.execute(
+                "SELECT count(*) = 1 FROM ruvector.pulse WHERE beat_at > clock_timestamp() - interval '4 s'"
+            ).fetchone()[0]
 
 
 def wait_until(condition, what, *, seconds=WAIT_SECONDS):

@@ -87,6 +87,9 @@ create table ruvector.trimmed (
 -- Emptied by crash recovery and by promotion, which is the point: no token, no answer from the index.
 create unlogged table ruvector.live (mirror_id int primary key, token text not null);
 
+-- Signs of life: a request is not sent to a sidecar that has been silent, for dblink cannot be cancelled while it waits.
+create unlogged table ruvector.pulse (name text primary key, beat_at timestamptz not null);
+
 -- What the sidecar says about itself, for status functions that must work while it is down.
 create table ruvector.mirror_status (
   mirror_id int primary key references ruvector.collection (id) on delete cascade,
@@ -109,4 +112,5 @@ grant select on ruvector.collection, ruvector.mirror_status, ruvector.instance t
 grant select on ruvector.instance, ruvector.trimmed, ruvector.collection, ruvector.gate, ruvector.secret
   to ruvector_sidecar;
 grant update on ruvector.trimmed, ruvector.gate, ruvector.instance to ruvector_sidecar;
-grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.mirror_status to ruvector_sidecar;
+grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.pulse, ruvector.mirror_status
+  to ruvector_sidecar;

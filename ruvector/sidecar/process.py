@@ -28,6 +28,7 @@ from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker, WorkerSettings
 from ruvector.sidecar.answers import Secrets
 from ruvector.sidecar.backend import ProductBackend, new_login
+from ruvector.sidecar.pulse import Pulse
 from ruvector.store.writer import remove_folder
 from ruvector.values import Collection
 
@@ -87,6 +88,7 @@ class Sidecar:
         self._supervisor: threading.Thread | None = None
         self._endpoint: Server | None = None
         self._connection: db.Connection | None = None
+        self._pulse = Pulse(settings.dsn, name=settings.name)
         systems.load()
 
     @property
@@ -105,6 +107,7 @@ class Sidecar:
         self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock)
         self._endpoint.start()
         self._register_gate()
+        self._pulse.start()
         self._reconcile(collections)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
@@ -116,6 +119,7 @@ class Sidecar:
             self._supervisor.join()
         for worker in self._workers.all():
             worker.stop()
+        self._pulse.stop()
         if self._endpoint is not None:
             self._endpoint.close()
         if self._connection is not None:

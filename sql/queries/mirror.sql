@@ -100,3 +100,16 @@ SELECT s.inner_key, s.outer_key, g.login, g.password FROM ruvector.secret s, ruv
 -- Where the database finds this sidecar.
 UPDATE ruvector.gate SET host = %(host)s, port = %(port)s, updated_at = clock_timestamp()
 WHERE host IS DISTINCT FROM %(host)s OR port IS DISTINCT FROM %(port)s;
+
+-- name: prepare_pulse
+-- What a crash takes away is older than the crash: nobody needs to wait for the disk.
+SET synchronous_commit = off;
+
+-- name: beat
+-- A sign of life, on the clock of the database.
+INSERT INTO ruvector.pulse (name, beat_at) VALUES (%(name)s, clock_timestamp())
+ON CONFLICT (name) DO UPDATE SET beat_at = excluded.beat_at;
+
+-- name: end_beat
+-- An orderly stop.
+DELETE FROM ruvector.pulse WHERE name = %(name)s;

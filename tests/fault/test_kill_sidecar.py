@@ -6,6 +6,7 @@ import time
 
 import pytest
 from fix_process import wait_for_state
+from fix_sidecar import wait_until
 
 pytestmark = pytest.mark.fault
 
@@ -148,4 +149,30 @@ def test_orderly_stop_and_search_without_sidecar(database, sidecar_process):
         sidecar_process.start(env=SETTINGS)
         wait_for_state(database, "items", "live", process=sidecar_process)
         # The session's own connection to the old sidecar is dead: it must be replaced without an error.
+        assert connection.execute(search).fetchone() == ("7", "hot")
+
+
+def test_a_frozen_sidecar_does_not_hold_up_searches(database, sidecar_process):
+    """SIGSTOP: the process is there, takes connections and never answers; dblink could not be cancelled."""
+    make_items(database, 500)
+    sidecar_process.start(env=SETTINGS)
+    wait_for_state(database, "items", "live", process=sidecar_process)
+    search = "SELECT id, tier FROM ruvector_search('items', (SELECT embedding FROM items WHERE id = 7), 1)"
+    with database.connect() as connection:
+        assert connection.execute(search).fetchone() == ("7", "hot")
+        sidecar_process.freeze()
+        wait_until(
+            lambda: connection.execute(
+                "SELECT clock_timestamp() - max(beat_at) > '4 s' FROM ruvector.pulse"
+            ).fetchone()[0],
+            "four seconds of silence",
+        )
+        notices = []
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        assert connection.execute(search).fetchone() == ("7", "pgvector")
+        assert "has been silent for" in notices[0]
+        _, reason = wait_for_state(database, "items", "unreachable")
+        assert "silent" in reason
+        sidecar_process.thaw()
+        wait_for_state(database, "items", "live", process=sidecar_process)
         assert connection.execute(search).fetchone() == ("7", "hot")
