@@ -187,7 +187,13 @@ begin
   if refusal is not null then return; end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
   select l.token into live_token from ruvector.live l where l.mirror_id = {id};
-  if live_token is null then refusal := 'no live mirror'; return; end if;
+  if live_token is null then
+    select 'the mirror is ' || case when s.state = 'live' then 'without a sidecar' else s.state end
+           || coalesce(': ' || nullif(s.reason, ''), '')
+      into refusal from ruvector.mirror_status s where s.mirror_id = {id};
+    refusal := coalesce(refusal, 'the mirror is new');
+    return;
+  end if;
   begin
     -- Few rows, each with a whole list: a row for every candidate would cost more than the search itself.
     select max(a.key) filter (where a.kind = 'w'), coalesce(max(a.key) filter (where a.kind = 'c'), '{}')::text[],

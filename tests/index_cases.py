@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ruvector import kernels
-from ruvector.index import FlatIndex, HnswIndex
+from ruvector.index import KeyedIndex
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 FLOAT_METRICS = (Metric.L2, Metric.IP, Metric.COSINE, Metric.L1)
@@ -30,16 +30,16 @@ def options(dims=16, metric=Metric.L2, **more):
 
 def hnsw(dims=16, metric=Metric.L2, *, scan_factor=0, threads=1, **more):
     """A graph index that walks whenever it can, also where a scan would be cheaper."""
-    return HnswIndex(options(dims, metric, **more), threads=threads, scan_factor=scan_factor)
+    return KeyedIndex(options(dims, metric, **more), threads=threads, scan_factor=scan_factor)
 
 
 def flat(dims=16, metric=Metric.L2, **more):
-    return FlatIndex(options(dims, metric, kind=IndexKind.FLAT, **more))
+    return KeyedIndex(options(dims, metric, kind=IndexKind.FLAT, **more))
 
 
 def flat_twin(index):
     """An exact index with the same options."""
-    return FlatIndex(replace(index.options, kind=IndexKind.FLAT, key_kind=KeyKind.INT64))
+    return KeyedIndex(replace(index.options, kind=IndexKind.FLAT, key_kind=KeyKind.INT64))
 
 
 def vectors(rows, dims, *, element=ElementType.F32, seed=0):

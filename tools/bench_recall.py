@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector import kernels
-from ruvector.index import HnswIndex
+from ruvector.index import KeyedIndex
 from ruvector.values import IndexOptions, Metric
 
 Floats = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def load(folder: Path) -> DataSet:
 def build_own(data: DataSet, *, m: int, ef_construction: int) -> Engine:
     """Build our index; it always walks the graph, as hnswlib does."""
     options = IndexOptions(dims=data.base.shape[1], metric=data.metric, m=m, ef_construction=ef_construction)
-    index = HnswIndex(options, threads=1, scan_factor=0)
+    index = KeyedIndex(options, threads=1, scan_factor=0)
     start = time.process_time()
     index.upsert(np.arange(len(data.base)), data.base)
     build_s = time.process_time() - start

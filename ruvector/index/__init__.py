@@ -6,20 +6,16 @@ Gives: keys and distances in pgvector's signs, fewer than asked only when there 
 
 from ruvector.index.checks import usable_rows
 from ruvector.index.facade import Index
-from ruvector.index.factory import create_index, options_from_json, options_to_json, restore_index
-from ruvector.index.flat import FlatIndex
-from ruvector.index.hnsw import HnswIndex
+from ruvector.index.keyed import KeyedIndex
+from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import Keys, VectorIndex
 
 __all__ = [
-    "FlatIndex",
-    "HnswIndex",
     "Index",
+    "KeyedIndex",
     "Keys",
     "VectorIndex",
-    "create_index",
     "options_from_json",
     "options_to_json",
-    "restore_index",
     "usable_rows",
 ]

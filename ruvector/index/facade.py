@@ -13,7 +13,8 @@ import numpy.typing as npt
 from ruvector import limits
 from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
-from ruvector.index.factory import create_index, options_from_json, options_to_json, restore_index
+from ruvector.index.keyed import KeyedIndex
+from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import KeysIn, VectorIndex
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
@@ -68,7 +69,7 @@ class Index:
             ef_construction=ef_construction,
         )
         self._threads = threads
-        self._index: VectorIndex = create_index(options, threads=threads)
+        self._index: VectorIndex = KeyedIndex(options, threads=threads)
 
     @property
     def options(self) -> IndexOptions:
@@ -96,7 +97,7 @@ class Index:
             options = self.options
             kind = KeyKind.TEXT if texts else KeyKind.INT64
             changed = options_from_json(options_to_json(options) | {"key_kind": str(kind)})
-            self._index = create_index(changed, threads=self._threads)
+            self._index = KeyedIndex(changed, threads=self._threads)
         return self._index.upsert(keys, vectors)
 
     def delete(self, keys: KeysIn) -> int:
@@ -155,7 +156,7 @@ class Index:
                 raise StoreFormat(f"{path} was saved with options this version does not know: {error}") from None
             sections = {name: generation.section(name) for name in generation.names}
             index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
-            index._index = restore_index(options, sections, threads=threads)
+            index._index = KeyedIndex.from_sections(options, sections, threads=threads)
         return index
 
     def stats(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ruvector.errors import StoreError
-from ruvector.index import VectorIndex, create_index, options_to_json, restore_index
+from ruvector.index import KeyedIndex, VectorIndex, options_to_json
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
 from ruvector.store import Generation, GenerationStore, open_generation, write_generation
@@ -74,7 +74,7 @@ def load_generation(
                 for name in generation.names
                 if name.startswith("index_")
             }
-            index = restore_index(collection.options, sections, threads=threads)
+            index = KeyedIndex.from_sections(collection.options, sections, threads=threads)
             reasons = json.loads(generation.section("unindexed").tobytes() or b"{}")
         except StoreError as error:
             logger.warning("generation %s is not used: %s", path.name, error.message)
@@ -100,7 +100,7 @@ def keep_only(store: GenerationStore, checkpoint_ids: set[str]) -> None:
 
 def fresh_index(collection: Collection, *, threads: int) -> VectorIndex:
     """Return an empty index with the options of the collection."""
-    return create_index(collection.options, threads=threads)
+    return KeyedIndex(collection.options, threads=threads)
 
 
 def _label_of(generation: Generation) -> Label:

@@ -212,14 +212,20 @@ def test_sidecar_down_is_said_and_answered_by_the_database(database, tmp_path):
         # never started
         table.attach(connection)
         table.check(connection, query, tier="pgvector")
-        assert notices.pop() == "ruvector: collection down was searched by the database itself: no live mirror"
+        assert notices.pop() == (
+            "ruvector: collection down was searched by the database itself: "
+            "the mirror is new: attached; the sidecar has not started to copy it"
+        )
         with running_sidecar(database, tmp_path / "data") as sidecar:
             sidecar.wait_live(table.name)
             table.check(connection, query)
             assert notices == []
         # stopped in order
         table.check(connection, query, tier="pgvector")
-        assert notices.pop() == "ruvector: collection down was searched by the database itself: no live mirror"
+        assert notices.pop() == (
+            "ruvector: collection down was searched by the database itself: "
+            "the mirror is stopped: the sidecar was stopped"
+        )
         table.check(connection, query, filter_={"category": 1}, where="t.category = 1", tier="exact")
         notices.clear()
         status = connection.execute("SELECT state, reason FROM ruvector_consistency_status()").fetchone()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from index_cases import COMBINATIONS, exact, flat, hnsw
 
-from ruvector.index import restore_index
+from ruvector.index import KeyedIndex
 from ruvector.values import ElementType, IndexKind, KeyKind, Metric
 
 KEYS = st.lists(st.integers(-3, 60), min_size=1, max_size=40)
@@ -63,7 +63,7 @@ class IndexBesideDictionary(RuleBasedStateMachine):
 
     @rule()
     def restore(self):
-        self.index = restore_index(self.index.options, self.index.sections(), threads=1)
+        self.index = KeyedIndex.from_sections(self.index.options, self.index.sections(), threads=1)
 
     @rule(seed=st.integers(0, 10**6), k=st.integers(1, 70))
     def search(self, seed, k):

@@ -3,8 +3,8 @@ import pytest
 from index_cases import flat, hnsw, options
 
 from ruvector.errors import DimensionMismatch, InvalidParameter, InvalidVector
-from ruvector.index import FlatIndex, HnswIndex, Index, usable_rows
-from ruvector.values import ElementType, IndexKind, KeyKind, Metric
+from ruvector.index import Index, KeyedIndex, usable_rows
+from ruvector.values import ElementType, KeyKind, Metric
 
 MAKERS = [flat, hnsw]
 
@@ -120,20 +120,13 @@ def test_options_outside_their_range_are_refused(wrong):
     if wrong in ({"metric": "l2"}, {"key_kind": "int64"}):
         given |= dict.fromkeys(wrong, "nonsense")
     with pytest.raises(InvalidParameter):
-        HnswIndex(options(**given))
-
-
-def test_options_of_the_other_kind_are_refused():
-    with pytest.raises(InvalidParameter, match="flat"):
-        HnswIndex(options(kind=IndexKind.FLAT))
-    with pytest.raises(InvalidParameter, match="hnsw"):
-        FlatIndex(options())
+        KeyedIndex(options(**given))
 
 
 @pytest.mark.parametrize("threads", [-1, 100_000, 1.0])
 def test_threads_outside_their_range_are_refused(threads):
     with pytest.raises(InvalidParameter):
-        HnswIndex(options(), threads=threads)
+        KeyedIndex(options(), threads=threads)
 
 
 def test_bits_past_the_end_are_refused():

@@ -4,7 +4,7 @@ from index_cases import COMBINATIONS, hnsw, options, vectors
 
 from ruvector import kernels, limits
 from ruvector.errors import StoreFormat
-from ruvector.index import HnswIndex, create_index, options_from_json, options_to_json, restore_index
+from ruvector.index import KeyedIndex, options_from_json, options_to_json
 from ruvector.index.keys import TextKeys
 from ruvector.index.reference import ReferenceGraph
 from ruvector.values import ElementType, IndexKind, KeyKind, Metric
@@ -29,7 +29,7 @@ def changed_index(metric=Metric.L2, element=ElementType.F32, **more):
 @pytest.mark.parametrize(("metric", "element"), COMBINATIONS)
 def test_restored_index_is_the_same(metric, element, in_place):
     index, rows = changed_index(metric, element)
-    restored = restore_index(index.options, index.sections(), threads=1, in_place=in_place)
+    restored = KeyedIndex.from_sections(index.options, index.sections(), threads=1, in_place=in_place)
     again = restored.sections()
     for name, section in index.sections().items():
         assert (section == again[name]).all(), name
@@ -52,13 +52,13 @@ def test_sections_are_a_copy():
 @pytest.mark.skipif(not kernels.IS_COMPILED, reason="the numpy engine always copies")
 def test_rows_in_place_stay_in_their_array():
     options_here = options(256)
-    index = HnswIndex(options_here, threads=1)
+    index = KeyedIndex(options_here, threads=1)
     index.upsert(range(9000), vectors(9000, 256))  # several chunks of rows
     sections = index.sections()
-    restored = HnswIndex.from_sections(options_here, sections, in_place=True, threads=1)
+    restored = KeyedIndex.from_sections(options_here, sections, in_place=True, threads=1)
     assert restored.stats()["chunk_bytes"] < index.stats()["chunk_bytes"]
     sections["rows"].setflags(write=False)
-    copied = HnswIndex.from_sections(options_here, sections, in_place=True, threads=1)
+    copied = KeyedIndex.from_sections(options_here, sections, in_place=True, threads=1)
     assert copied.stats()["chunk_bytes"] == index.stats()["chunk_bytes"]
     for one in (restored, copied):
         assert one.upsert(range(9000, 9100), vectors(100, 256, seed=2)) == 100
@@ -151,14 +151,14 @@ def test_sections_that_do_not_fit_are_refused(damage):
     sections = index.sections()
     damage(sections)
     with pytest.raises(StoreFormat):
-        restore_index(index.options, sections)
+        KeyedIndex.from_sections(index.options, sections)
 
 
 def test_sections_of_other_options_are_refused():
     index, _ = changed_index()
     for other in (options(17), options(32), options(16, m=8), options(16, kind=IndexKind.FLAT)):
         with pytest.raises(StoreFormat):
-            restore_index(other, index.sections())
+            KeyedIndex.from_sections(other, index.sections())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -170,7 +170,7 @@ def test_random_damage_is_refused_or_harmless(seed):
         flat_bytes = sections[name].view(np.uint8).reshape(-1)
         flat_bytes[rng.integers(0, len(flat_bytes), 2)] ^= rng.integers(1, 256, 2).astype(np.uint8)
     try:
-        restored = restore_index(index.options, sections)
+        restored = KeyedIndex.from_sections(index.options, sections)
     except StoreFormat:
         return
     restored.search(rows[0], 10)
@@ -191,11 +191,11 @@ def test_options_survive_json():
 
 
 def test_text_keys_survive_with_every_character():
-    index = create_index(options(2, key_kind=KeyKind.TEXT))
+    index = KeyedIndex(options(2, key_kind=KeyKind.TEXT))
     names = ["", "a", "äöü", "\N{PILE OF POO}", "with\x00zero", "a" * 1000]
     index.upsert(names, vectors(6, 2))
     index.delete(["a"])
-    restored = restore_index(index.options, index.sections())
+    restored = KeyedIndex.from_sections(index.options, index.sections())
     assert sorted(restored.keys()) == sorted(set(names) - {"a"})
     restored.upsert(["new", "a"], vectors(2, 2, seed=4))
     assert len(restored) == 7
@@ -203,13 +203,13 @@ def test_text_keys_survive_with_every_character():
 
 @pytest.mark.parametrize("name", ["text_ends", "text_numbers", "text_bytes"])
 def test_text_sections_that_do_not_fit_are_refused(name):
-    index = create_index(options(2, key_kind=KeyKind.TEXT))
+    index = KeyedIndex(options(2, key_kind=KeyKind.TEXT))
     index.upsert(["a", "b", "c"], vectors(3, 2))
     for damage in (lambda section: section[:-1], lambda section: section * 0 + 200):
         sections = index.sections()
         sections[name] = damage(sections[name])
         with pytest.raises(StoreFormat):
-            restore_index(index.options, sections)
+            KeyedIndex.from_sections(index.options, sections)
 
 
 def test_texts_of_deleted_rows_are_forgotten_in_one_go():
@@ -244,7 +244,7 @@ def test_compiled_and_numpy_engine_read_each_other(metric, element):
     }
     rows = vectors(count, dims, element=element)
     rows[50:60] = rows[50]
-    compiled, numpy_twin = type(hnsw(4)._body._engine)(**given), ReferenceGraph(**given)
+    compiled, numpy_twin = type(hnsw(4)._engine)(**given), ReferenceGraph(**given)
     data = np.ascontiguousarray(rows).view(np.uint8).reshape(count, -1)
     for engine in (compiled, numpy_twin):
         engine.upsert(np.arange(count), data, threads=1)

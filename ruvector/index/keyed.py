@@ -1,4 +1,4 @@
-"""What the flat and the graph index have in common: checks, keys and an engine."""
+"""The index of one collection: checks, keys and an engine."""
 
 from __future__ import annotations
 
@@ -41,35 +41,75 @@ def new_engine(options: IndexOptions) -> Engine:
     return ReferenceGraph(**settings)
 
 
-class Body:
-    """An engine behind its checks. Writers take turns; readers only meet the engine's own short locks."""
+class KeyedIndex:
+    """Keyed vectors behind one engine: an HNSW graph over them, or none (kind flat: every search compares every row).
 
-    def __init__(self, options: IndexOptions, *, threads: int, scan_factor: int) -> None:
-        """Check the options and start empty."""
+    Deleted rows vanish from answers at once and from the graph when they are many or ``compact`` is called.
+    A build gives the same graph for every number of threads. Writers take turns; readers only meet the engine's own
+    short locks.
+    """
+
+    def __init__(self, options: IndexOptions, *, threads: int = 0, scan_factor: int = limits.SCAN_FACTOR) -> None:
+        """Start empty; ``threads`` build it (0: all cores).
+
+        A search compares every row instead of walking when there are at most ``scan_factor`` times ef of them: a walk
+        would visit as many.
+
+        Raises:
+            InvalidParameter: the options are outside their range.
+        """
         checks.check_options(options)
         self.options = options
-        self.threads = checks.worker_count(threads)
+        self._threads = checks.worker_count(threads)
         self._scan_factor = scan_factor
         self._engine = new_engine(options)
         self._keys = key_book(options.key_kind)
         self._writer = threading.Lock()
+
+    @classmethod
+    def from_sections(
+        cls,
+        options: IndexOptions,
+        sections: Sections,
+        *,
+        threads: int = 0,
+        in_place: bool = False,
+    ) -> KeyedIndex:
+        """Return the index that ``sections`` of one with the same options described.
+
+        The arrays are copied, so their files may go; ``in_place`` keeps rows and links where they lie (the arrays
+        must be writable, as private mappings are, and stay alive with the index).
+
+        Raises:
+            StoreFormat: the sections do not fit together or belong to other options.
+        """
+        index = cls(options, threads=threads)
+        index._restore(sections, in_place=in_place)
+        return index
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._engine)
 
     def upsert(self, keys: KeysIn, vectors: npt.ArrayLike) -> int:
-        """Insert or replace rows; nothing is changed when a key or vector is refused."""
+        """Insert or replace rows: keys int64 [n] or n texts, vectors [n, dims] (bits: uint8 [n, bytes]).
+
+        Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
+        vector counts. Rows become visible in blocks, a replaced row in the same moment as its old vector goes.
+
+        Raises:
+            DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
+        """
         # Numbers are given to new texts only once the vectors are known to be good.
         rows = checks.row_bytes(vectors, options=self.options, count=_length(keys))
         with self._writer:
             numbers = self._keys.for_write(keys)
-            return self._engine.upsert(numbers, rows, threads=self.threads)
+            return self._engine.upsert(numbers, rows, threads=self._threads)
 
     def delete(self, keys: KeysIn) -> int:
-        """Delete rows; returns how many existed."""
+        """Delete rows; returns how many existed. No search that starts afterwards returns them."""
         with self._writer:
-            deleted = self._engine.delete(self._keys.for_read(keys), threads=self.threads)
+            deleted = self._engine.delete(self._keys.for_read(keys), threads=self._threads)
             self._keys.forget(deleted, live=len(self._engine), contains=self._engine.contains)
             return deleted
 
@@ -80,14 +120,20 @@ class Body:
             self._keys.clear()
 
     def compact(self) -> None:
-        """Link around deleted rows now and free their room."""
+        """Give back what deleted rows still hold; searches go on."""
         with self._writer:
-            self._engine.repair(threads=self.threads)
+            self._engine.repair(threads=self._threads)
 
     def search_many(
-        self, queries: npt.ArrayLike, k: int, *, ef: int | None, threads: int, cancel: Bytes | None
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        ef: int | None = None,
+        threads: int = 1,
+        cancel: Bytes | None = None,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
-        """Answer queries [q, dims], see VectorIndex.search."""
+        """Answer queries [q, dims] on several threads (0: all cores); each answer as ``search`` gives it."""
         k = checks.check_range("k", k, low=1, high=limits.WANTED_MAX)
         ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
         data = checks.query_bytes(queries, options=self.options)
@@ -114,9 +160,18 @@ class Body:
         raise InternalError(f"the keys of a search were forgotten {_NAME_TRIES} times in a row")
 
     def search(
-        self, query: npt.ArrayLike, k: int, *, ef: int | None, cancel: Bytes | None
+        self, query: npt.ArrayLike, k: int, *, ef: int | None = None, cancel: Bytes | None = None
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
-        """Answer one query [dims]."""
+        """Return the nearest k rows of query [dims]: keys and distances in pgvector's signs, ascending.
+
+        Fewer than k come back only when the index holds fewer. A larger ``ef`` finds more of the true
+        neighbours (default: the options' ef_search; at least k).
+        ``cancel`` is a uint8 array of one element; setting it ends the search.
+
+        Raises:
+            DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
+            Cancelled: ``cancel`` was set.
+        """
         given = np.asarray(query)
         if given.ndim != 1:
             raise InvalidParameter(f"a query must have one axis, this one has {given.ndim}")
@@ -127,12 +182,12 @@ class Body:
         return bool(self._engine.contains(self._keys.for_read([key]))[0])
 
     def vectors_of(self, keys: KeysIn) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return the stored vectors and which keys were found."""
+        """Return the stored vectors [n, dims] (bits: uint8 [n, bytes]) and found bool [n]; others are zero."""
         rows, found = self._engine.rows_of(self._keys.for_read(keys))
         return rows.view(checks.DTYPES[self.options.element]), found
 
     def keys(self) -> Keys:
-        """Return all keys."""
+        """Return all keys, in no order that means anything."""
         for _ in range(_NAME_TRIES):
             names = self._keys.names(self._engine.keys())
             if names is not None:
@@ -143,11 +198,11 @@ class Body:
         return names if names is not None else []
 
     def sections(self) -> Sections:
-        """Return a consistent copy of everything."""
+        """Return a consistent copy of the index as arrays; writers wait for it, searches do not."""
         with self._writer:
             return self._engine.dump() | self._keys.sections(self._engine.keys())
 
-    def restore(self, sections: Sections, *, in_place: bool) -> None:
+    def _restore(self, sections: Sections, *, in_place: bool) -> None:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:

@@ -1,4 +1,4 @@
-"""Make the index that options ask for, and keep options as JSON."""
+"""Keep the options of an index as JSON."""
 
 from __future__ import annotations
 
@@ -7,26 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from ruvector.errors import StoreFormat
-from ruvector.index.flat import FlatIndex
-from ruvector.index.hnsw import HnswIndex
-from ruvector.index.protocol import Sections, VectorIndex
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
-
-
-def create_index(options: IndexOptions, *, threads: int = 0) -> VectorIndex:
-    """Return an empty index of the kind in the options."""
-    if options.kind is IndexKind.FLAT:
-        return FlatIndex(options, threads=threads)
-    return HnswIndex(options, threads=threads)
-
-
-def restore_index(
-    options: IndexOptions, sections: Sections, *, threads: int = 0, in_place: bool = False
-) -> VectorIndex:
-    """Return the index that ``sections`` of one with the same options described; raises StoreFormat."""
-    if options.kind is IndexKind.FLAT:
-        return FlatIndex.from_sections(options, sections, threads=threads, in_place=in_place)
-    return HnswIndex.from_sections(options, sections, threads=threads, in_place=in_place)
 
 
 def options_to_json(options: IndexOptions) -> dict[str, str | int]:
