@@ -25,7 +25,7 @@ lint: $(BUILT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint --max-line-length=120 ruvector/_ext
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint --max-line-length=120 ruvector/_ext
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(GENERATED)

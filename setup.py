@@ -18,6 +18,9 @@ if DEBUG:
     LINK = ["-fsanitize=undefined"]
 if sys.platform == "darwin":
     COMPILE.append("-mmacosx-version-min=10.14")
+else:
+    COMPILE.append("-pthread")  # threads are a library of their own before glibc 2.34
+    LINK.append("-pthread")
 
 
 def extension(name: str, *sources: str) -> Extension:
