@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,6 @@ class Collection:
     options: IndexOptions
     filter_columns: tuple[str, ...] = ()
     fingerprint: str = ""
-    epoch: int = 0
-    extra: dict[str, object] = field(default_factory=dict)
 
     @property
     def table_ref(self) -> str:

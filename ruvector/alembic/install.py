@@ -79,15 +79,6 @@ def is_installed(connection: db.Connection) -> bool:
     return bool(row and row[0])
 
 
-def require_installed(connection: db.Connection) -> None:
-    """Raise NotInstalled when schema ruvector is missing or belongs to another version."""
-    if not is_installed(connection):
-        raise NotInstalled("schema ruvector does not exist in this database")
-    row = connection.execute(db.query("install", "installed_version").encode()).fetchone()
-    if row is None or row[0] != __version__:
-        raise NotInstalled(f"schema ruvector has version {row[0] if row else 'unknown'}, this program {__version__}")
-
-
 def repeatable_scripts(connection: db.Connection, api_schema: str) -> list[tuple[str, str]]:
     """Return (name, SQL) of sql/*.sql in order, with the schemas of this database filled in."""
     schemas = {"@api@": api_schema}

@@ -23,6 +23,7 @@ class Identity:
     is_original: bool  # False after a restore, clone or upgrade: the row was made by another database
     system_identifier: str
     database_oid: int
+    installed_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def read_identity(connection: db.Connection) -> Identity:
         row = connection.execute(db.query("mirror", "identity").encode()).fetchone()
     if row is None:
         raise InternalError("ruvector.instance has no row")
-    return Identity(row[0], bool(row[1]), row[2], int(row[3]))
+    return Identity(row[0], bool(row[1]), row[2], int(row[3]), row[4])
 
 
 def adopt_database(connection: db.Connection, collections: list[Collection]) -> Identity:

@@ -143,6 +143,7 @@ class MirrorWorker:
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
         reader, ledger = self._parts()
+        self._store.remove_partial()  # what a kill left half-written is as large as the index
         with reader.at_snapshot():
             drift = reader.drift()
         if drift:

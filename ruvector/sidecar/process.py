@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruvector import db, limits, systems
+from ruvector import __version__, db, limits, systems
 from ruvector.bridge.address import Address
 from ruvector.bridge.backend import Access
 from ruvector.bridge.server import Server
@@ -146,6 +146,10 @@ class Sidecar:
         except DatabaseError as error:
             raise NotInstalled("schema ruvector does not exist in this database, or this role may not read it",
                                detail=error.message) from error  # fmt: skip
+        if identity.installed_version != __version__:
+            raise NotInstalled(
+                f"schema ruvector has version {identity.installed_version or 'unknown'}, this program {__version__}"
+            )
         collections = load_collections(self._connection)
         if not identity.is_original:
             logger.warning("the database was restored, cloned or upgraded: all collections are copied again")

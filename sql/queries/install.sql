@@ -2,10 +2,6 @@
 -- Whether schema ruvector of this program exists here.
 SELECT to_regclass('ruvector.instance') IS NOT NULL;
 
--- name: installed_version
--- The version that was installed last.
-SELECT installed_version FROM ruvector.instance;
-
 -- name: set_version
 -- Remember which version installed itself.
 UPDATE ruvector.instance SET installed_version = %(version)s;

@@ -121,3 +121,23 @@ def test_a_restored_copy_of_the_database_is_copied_again(items, new_database, tm
                 assert connection.execute("SELECT instance_id FROM ruvector.instance").fetchone() != old
     finally:
         items.server.drop_database(clone)
+
+
+def test_another_version_of_the_schema_is_refused(items, tmp_path):
+    with items.connect() as connection:
+        connection.execute("UPDATE ruvector.instance SET installed_version = '0.0.1'")
+    command = [sys.executable, "-m", "ruvector", "run", "--once", "--dsn", items.dsn, "--data-dir", str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "schema ruvector has version 0.0.1, this program" in done.stderr
+    assert "ruvector install" in done.stderr
+
+
+def test_half_written_generations_are_removed(items, tmp_path):
+    leftover = tmp_path / "data" / "collection-1" / "gen-000007.partial"
+    leftover.mkdir(parents=True, mode=0o700)
+    leftover.parent.chmod(0o700)
+    (leftover / "rows").write_bytes(b"half")
+    with running_sidecar(items, tmp_path / "data") as sidecar:
+        sidecar.wait_live("items")
+        assert not leftover.exists()
