@@ -144,10 +144,7 @@ class MirrorWorker:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
         reader, ledger = self._parts()
         self._store.remove_partial()  # what a kill left half-written is as large as the index
-        with reader.at_snapshot():
-            drift = reader.drift()
-        if drift:
-            raise NotLive(drift, hint="Detach the collection and attach it again.")
+        self._check_drift(reader)
         if self._identity is not None and not self._identity.is_original:
             raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
         also: set[str] = set()
@@ -278,7 +275,8 @@ class MirrorWorker:
             began = self._clock.now()
             batch = catch_up(self.mirror, reader)
             self.mirror.followed_at = began
-            self._check_drift(reader)
+            if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
+                self._check_drift(reader)
             self._run_errands(reader)
             if self._checkpoint_due():
                 self._checkpoint()
@@ -289,10 +287,7 @@ class MirrorWorker:
         self._leave()
 
     def _check_drift(self, reader: TableReader) -> None:
-        now = self._clock.now()
-        if now - self._drift_checked_at < limits.DRIFT_CHECK_SECONDS:
-            return
-        self._drift_checked_at = now
+        self._drift_checked_at = self._clock.now()
         with reader.at_snapshot():
             drift = reader.drift()
         if drift:

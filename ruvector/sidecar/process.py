@@ -8,7 +8,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ruvector import __version__, db, limits, systems
 from ruvector.bridge.address import Address
@@ -160,7 +159,10 @@ class Sidecar:
         return collections
 
     def _backend(self) -> ProductBackend:
-        row = self._control("secrets")
+        if self._connection is None:
+            raise DatabaseUnreachable("the sidecar has no connection to the database")
+        with db.translated():
+            row = self._connection.execute(db.query("mirror", "secrets").encode()).fetchone()
         if row is None:
             raise InternalError("ruvector.secret or ruvector.gate has no row")
         inner_key, outer_key, bridge_login, bridge_password = row
@@ -189,12 +191,6 @@ class Sidecar:
                 self._connection.execute(
                     db.query("mirror", "set_gate").encode(), {"host": address.host, "port": address.port}
                 )
-
-    def _control(self, name: str) -> tuple[Any, ...] | None:
-        if self._connection is None:
-            raise DatabaseUnreachable("the sidecar has no connection to the database")
-        with db.translated():
-            return self._connection.execute(db.query("mirror", name).encode()).fetchone()
 
     # ---- collections come and go -----------------------------------------------------------------------------------
 
