@@ -206,7 +206,7 @@ class KeyedIndex:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:
-                wrong = self._engine.restore(sections, in_place=in_place)
+                wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
                     wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"

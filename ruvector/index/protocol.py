@@ -133,6 +133,6 @@ class Engine(Protocol):
         """Return a consistent copy of everything as arrays."""
         ...
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong."""
         ...

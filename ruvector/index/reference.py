@@ -139,7 +139,7 @@ class ReferenceGraph:
         with self._lock:
             return reference_sections.dump(self)
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong with the sections."""
         with self._lock:
             self.clear()

@@ -253,7 +253,7 @@ def test_compiled_and_numpy_engine_read_each_other(metric, element):
     asked = np.ascontiguousarray(queries).view(np.uint8).reshape(9, -1)
     for source, target in ((compiled, numpy_twin), (numpy_twin, compiled)):
         sections = source.dump()
-        assert target.restore(sections, in_place=False) is None
+        assert target.restore(sections, in_place=False, threads=1) is None
         again = target.dump()
         for name in sections:
             np.testing.assert_allclose(again[name], sections[name], rtol=1e-6, err_msg=name)

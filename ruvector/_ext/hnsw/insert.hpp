@@ -39,6 +39,7 @@ struct Graph::Block {
 inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
     size_t changed = 0;
+    start_codes(rows, count, threads);
     for (size_t first = 0; first < count; first += BLOCK_ROWS) {
         size_t part = std::min(BLOCK_ROWS, count - first);
         upsert_block(keys + first, rows + first * space_.row_bytes(), part, threads, &changed);
@@ -74,6 +75,7 @@ inline void Graph::reserve_rows(size_t more) {
     if (slots > SLOTS_MAX) throw std::length_error("an index holds at most 2,147,483,648 rows");
     rows_.reserve(slots);
     if (options_.linked) links_.reserve(slots);
+    if (coded_) records_.reserve(slots);
     if (free_.capacity() < slots) free_.reserve(std::max(slots, free_.capacity() * 2));  // freeing must not fail
     scales_.resize(slots, 1.0f);
     levels_.resize(slots, 0);
@@ -89,6 +91,34 @@ inline void Graph::reserve_rows(size_t more) {
     free_.insert(free_.begin(), fresh, 0);
     for (size_t at = 0; at < fresh; ++at) free_[at] = uint32_t(slots - 1 - at);
     slots_ = uint32_t(slots);
+}
+
+// Give every node a code once there will be enough of them.
+inline void Graph::start_codes(const char* rows, size_t count, unsigned threads) {
+    if (coded_ || !options_.linked || !codes_.usable() || live_count_.load() + count < CODE_ROWS_MIN) return;
+    std::vector<uint32_t> nodes;
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (states_[slot] == LIVE || states_[slot] == DEAD) nodes.push_back(slot);
+    }
+    std::vector<float> buffer(options_.dims);
+    codes_.set_center(codes_.mean(nodes.size() + count, [&](size_t at) {
+        if (at < nodes.size()) return space_.probe(rows_.at(nodes[at]), scales_[nodes[at]], buffer.data());
+        const char* row = rows + (at - nodes.size()) * space_.row_bytes();
+        return space_.probe(row, space_.scale_of(row), buffer.data());
+    }));
+    records_.reserve(slots_);
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(nodes.size(), threads,
+                 [&](unsigned worker, size_t at) { encode(nodes[at], *scratch[worker]); });
+    for (auto& one : scratch) give_back(std::move(one));
+    std::lock_guard<FairLock> guard(lock_);
+    coded_ = true;
+}
+
+inline void Graph::encode(uint32_t slot, Scratch& scratch) {
+    scratch.code.rotated.resize(codes_.padded());
+    codes_.rotate_row(space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data()), scratch.code.rotated.data());
+    codes_.encode(scratch.code.rotated.data(), records_.at(slot));
 }
 
 inline uint32_t Graph::take_slot() {
@@ -175,6 +205,10 @@ inline void Graph::lay_out(Block& block) const {
 inline void Graph::link_block(Block& block, unsigned threads) {
     if (block.nodes.empty()) return;
     std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    if (coded_ && block.fresh) {
+        parallel_for(block.nodes.size(), threads,
+                     [&](unsigned worker, size_t index) { encode(block.nodes[index], *scratch[worker]); });
+    }
     parallel_for(block.nodes.size(), threads,
                  [&](unsigned worker, size_t index) { find_links(block, index, *scratch[worker]); });
     turn_around(block);
@@ -185,53 +219,80 @@ inline void Graph::link_block(Block& block, unsigned threads) {
 
 // Find the links of one node on all its levels, from the standing graph and the earlier nodes of the block.
 inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
-    uint32_t slot = block.nodes[index], level = levels_[slot];
+    uint32_t slot = block.nodes[index];
     Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
-    float best = 0.0f;
-    uint32_t here = entry_ == EMPTY ? EMPTY : descend(probe, level, &best);
-    for (uint32_t at = level + 1; at-- > 0;) {
-        scratch.edges.clear();
-        if (here != EMPTY && at <= top_) {
-            scratch.visited.begin(slots_);
-            scratch.visited.mark(here);
-            scratch.pool.begin(options_.ef_construction);
-            scratch.pool.push(best, here, 1);
-            beam(probe, at, scratch.pool, scratch, false, nullptr);
-            for (const Candidate& item : scratch.pool.sorted()) {
-                if (item.slot != slot) scratch.edges.push_back({item.distance, item.slot});
-            }
-            here = scratch.pool.sorted().front().slot;
-            best = scratch.pool.sorted().front().distance;
-        }
-        level_links(block, index, at, scratch);
+    if (coded_ && codes_.prepare(probe, scratch.code)) {
+        seek_links(CodeMeasure{*this, scratch.code}, block, index, scratch);
+    } else {
+        seek_links(RowMeasure{*this, probe}, block, index, scratch);
     }
 }
 
-inline void Graph::level_links(Block& block, size_t index, uint32_t level, Scratch& scratch) {
+template <class Measure>
+void Graph::seek_links(const Measure& measure, Block& block, size_t index, Scratch& scratch) {
+    uint32_t slot = block.nodes[index], level = levels_[slot];
+    float best = 0.0f;
+    uint32_t here = entry_ == EMPTY ? EMPTY : descend(measure, level, &best, scratch);
+    for (uint32_t at = level + 1; at-- > 0;) {
+        scratch.edges.clear();
+        if (here != EMPTY && at <= top_) {
+            NarrowPool& pool = scratch.narrow;
+            scratch.visited.begin(slots_);
+            scratch.visited.mark(here);
+            pool.begin(options_.ef_construction);
+            pool.push(best, here, 1);
+            beam(measure, at, pool, scratch, false, nullptr);
+            for (size_t place = 0, count = pool.finish(); place < count; ++place) {
+                if (pool.found(place).slot != slot) scratch.edges.push_back(pool.found(place));
+            }
+            here = pool.found(0).slot;
+            best = pool.found(0).distance;
+        }
+        level_links(measure, block, index, at, scratch);
+    }
+}
+
+// Choose the links of one level among the edges found, the earlier nodes of the block and the links it has.
+template <class Measure>
+void Graph::level_links(const Measure& measure, Block& block, size_t index, uint32_t level, Scratch& scratch) {
     std::vector<Edge>& edges = scratch.edges;
     uint32_t slot = block.nodes[index];
-    Probe probe{scratch.probe.data(), scales_[slot]};
-    if (options_.element != int(Element::F16)) probe.data = rows_.at(slot);
     size_t found = edges.size();
     float worst = found < options_.ef_construction ? std::numeric_limits<float>::infinity() : edges.back().distance;
-    for (size_t at = 0; block.fresh && at < index; ++at) {
-        uint32_t other = block.nodes[at];
-        if (levels_[other] < level) continue;
-        float apart = distance(probe, other);
+    auto offer = [&](uint32_t other) {
+        float apart;
+        measure(&other, 1, &apart, scratch);
         if (apart <= worst) edges.push_back({apart, other});
+    };
+    for (size_t at = 0; block.fresh && at < index; ++at) {
+        if (levels_[block.nodes[at]] >= level) offer(block.nodes[at]);
     }
     const uint32_t* list_before = links(slot, level);
+    worst = std::numeric_limits<float>::infinity();
     for (uint32_t at = 0; !block.fresh && at < room(level) && list_before[at] != EMPTY; ++at) {
         bool twice = std::any_of(edges.begin(), edges.begin() + ptrdiff_t(found),
                                  [&](const Edge& edge) { return edge.slot == list_before[at]; });
-        if (!twice) edges.push_back({distance(probe, list_before[at]), list_before[at]});
+        if (!twice) offer(list_before[at]);
     }
     std::sort(edges.begin(), edges.end(), nearer);
     if (edges.size() > options_.ef_construction) edges.resize(options_.ef_construction);
+    if (coded_) measure_again(slot, room(level), scratch);
     diversify(edges, room(level), scratch);
     size_t list = block.lists[index] + level;
     block.counts[list] = uint32_t(scratch.chosen.size());
     std::copy(scratch.chosen.begin(), scratch.chosen.end(), block.edges.begin() + ptrdiff_t(list * base_links_));
+}
+
+// Estimates chose the edges; their rows decide the order of the nearest, and farther ones would hardly be linked.
+inline void Graph::measure_again(uint32_t slot, size_t limit, Scratch& scratch) const {
+    std::vector<Edge>& edges = scratch.edges;
+    if (edges.size() > EXACT_EDGES * limit) edges.resize(EXACT_EDGES * limit);
+    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    for (size_t at = 0; at < edges.size(); ++at) {
+        if (at + 2 < edges.size()) prefetch_row(edges[at + 2].slot);
+        edges[at].distance = distance(probe, edges[at].slot);
+    }
+    std::sort(edges.begin(), edges.end(), nearer);
 }
 
 // Keep up to `limit` of the sorted edges: each nearer to the centre than to every one kept before it.

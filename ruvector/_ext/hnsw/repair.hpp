@@ -44,6 +44,9 @@ inline void Graph::release() noexcept {
     for (uint32_t* list : upper_) delete[] list;
     rows_.clear();
     links_.clear();
+    records_.clear();
+    codes_.forget();
+    coded_ = false;
     scales_.clear();
     states_.clear();
     levels_.clear();

@@ -2,6 +2,7 @@
 #ifndef RUVECTOR_HNSW_SLOTS_HPP
 #define RUVECTOR_HNSW_SLOTS_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -59,10 +60,14 @@ class Records {
     }
 
     void copy_out(char* target, size_t slots) const {
-        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) {
-            size_t count = slots - first < size_t(mask_) + 1 ? slots - first : size_t(mask_) + 1;
-            std::memcpy(target + first * stride_, chunks_[first >> shift_], count * stride_);
-        }
+        each_chunk(slots, [&](size_t first, size_t bytes) {
+            std::memcpy(target + first * stride_, chunks_[first >> shift_], bytes);
+        });
+    }
+    void copy_in(const char* source, size_t slots) {
+        each_chunk(slots, [&](size_t first, size_t bytes) {
+            std::memcpy(chunks_[first >> shift_], source + first * stride_, bytes);
+        });
     }
 
     void clear() {
@@ -72,6 +77,13 @@ class Records {
     }
 
   private:
+    template <class Work>
+    void each_chunk(size_t slots, Work work) const {
+        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) {
+            work(first, std::min(slots - first, size_t(mask_) + 1) * stride_);
+        }
+    }
+
     static constexpr size_t CHUNK_BYTES = size_t(4) << 20;
     static constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
 
