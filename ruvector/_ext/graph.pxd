@@ -32,7 +32,9 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
 
     cdef cppclass CoreGraph "ruvector::Graph":
         CoreGraph(const Options& options) except +
-        size_t upsert(const int64_t* keys, const char* rows, size_t count, unsigned int threads) except +
+        size_t upsert(const int64_t* keys, const char* rows, size_t count, cbool loose,
+                      unsigned int threads) except +
+        void build(unsigned int threads, const uint8_t* cancel) except +
         size_t erase(const int64_t* keys, size_t count, unsigned int threads) except +
         void repair(unsigned int threads) except +
         void clear() except +
@@ -45,6 +47,7 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) except +
         size_t live_keys(int64_t* keys, size_t room) except +
         size_t size()
+        uint32_t built_permille()
         void figures(int64_t* out) except +
         void freeze() except +
         void thaw()

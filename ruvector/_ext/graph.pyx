@@ -11,7 +11,7 @@ from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_
 import numpy as np
 
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
-           "table_bytes", "chunk_bytes", "degree_thousandths")
+           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose")
 cdef int HEAD = 8
 cdef object NOTHING = np.empty(0, dtype=np.uint8)
 cdef object NO_CENTER = np.empty(0, dtype=np.float32)
@@ -44,14 +44,28 @@ cdef class Graph:
     def __len__(self):
         return self.core.size()
 
-    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, unsigned int threads):
-        """Insert or replace rows [n, row bytes]; returns how many were not already there as they are."""
+    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads):
+        """Insert or replace rows [n, row bytes]; returns how many were not already there as they are.
+
+        Loose rows are stored and found but not linked: ``build`` does that.
+        """
         cdef size_t changed = 0, count = keys.shape[0]
         self.check_rows(rows.shape[0], rows.shape[1], count, self.width)
         if count:
             with nogil:
-                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, threads)
+                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, loose, threads)
         return changed
+
+    def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
+        """Link all loose rows; when ``cancel[0]`` becomes non-zero the rest stays loose."""
+        cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
+        with nogil:
+            self.core.build(threads, flag)
+
+    @property
+    def built_permille(self):
+        """How far the running build is, in thousandths; 1000 when none runs."""
+        return self.core.built_permille()
 
     def delete(self, const int64_t[::1] keys, *, unsigned int threads):
         """Delete rows by key; returns how many existed."""

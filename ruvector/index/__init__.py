@@ -8,9 +8,10 @@ from ruvector.index.checks import usable_rows
 from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import Keys, VectorIndex
+from ruvector.index.protocol import BuildProgress, Keys, VectorIndex
 
 __all__ = [
+    "BuildProgress",
     "Index",
     "KeyedIndex",
     "Keys",

@@ -171,4 +171,6 @@ def figures(graph: ReferenceGraph) -> dict[str, int]:
         "table_bytes": slots * 100,
         "chunk_bytes": rows.data.nbytes,
         "degree_thousandths": degrees * 1000 // len(nodes) if nodes else 0,
+        "code_bytes": 0,
+        "loose": 0,
     }

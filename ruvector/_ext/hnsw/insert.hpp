@@ -36,31 +36,40 @@ struct Graph::Block {
     std::vector<uint32_t> mended;    // base_links per group, ended by EMPTY when shorter
 };
 
-inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads) {
+inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
     size_t changed = 0;
     start_codes(rows, count, threads);
+    // Many rows at once are linked at once, after all of them can be found.
+    bool bulk = coded_ && !loose && count >= BULK_ROWS_MIN && count >= live_count_.load() / 2;
     for (size_t first = 0; first < count; first += BLOCK_ROWS) {
         size_t part = std::min(BLOCK_ROWS, count - first);
-        upsert_block(keys + first, rows + first * space_.row_bytes(), part, threads, &changed);
+        upsert_block(keys + first, rows + first * space_.row_bytes(), part, loose || bulk, threads, &changed);
     }
+    if (!loose) link_loose(threads, nullptr);
     repair_if_due(threads);
     return changed;
 }
 
-inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, unsigned threads,
+inline void Graph::build(unsigned threads, const volatile uint8_t* cancel) {
+    std::lock_guard<std::mutex> turn(writer_);
+    link_loose(threads, cancel);
+}
+
+inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
                                 size_t* changed) {
     Block block;
     reserve_rows(count);
     try {
         plan_rows(keys, rows, count, block);
+        if (coded_) encode_nodes(block.nodes, codes_, records_, threads);
         lay_out(block);
-        link_block(block, threads);
+        if (!loose) link_block(block, threads);
     } catch (...) {
         return_slots(block);  // nothing was published: the graph is as before
         throw;
     }
-    publish(block);
+    publish(block, loose && options_.linked);
     *changed += block.slots.size();
 }
 
@@ -76,6 +85,7 @@ inline void Graph::reserve_rows(size_t more) {
     rows_.reserve(slots);
     if (options_.linked) links_.reserve(slots);
     if (coded_) records_.reserve(slots);
+    if (loose_.capacity() < slots) loose_.reserve(std::max(slots, loose_.capacity() * 2));
     if (free_.capacity() < slots) free_.reserve(std::max(slots, free_.capacity() * 2));  // freeing must not fail
     scales_.resize(slots, 1.0f);
     levels_.resize(slots, 0);
@@ -86,6 +96,7 @@ inline void Graph::reserve_rows(size_t more) {
     twin_head_.resize(slots, EMPTY);
     twin_next_.resize(slots, EMPTY);
     twin_before_.resize(slots, EMPTY);
+    loose_at_.resize(slots, EMPTY);
     states_.resize(slots, FREE);
     // Old free slots are used first; new ones in rising order.
     free_.insert(free_.begin(), fresh, 0);
@@ -93,32 +104,50 @@ inline void Graph::reserve_rows(size_t more) {
     slots_ = uint32_t(slots);
 }
 
-// Give every node a code once there will be enough of them.
+// Give every node a code once there will be enough of them, `count` new rows included.
 inline void Graph::start_codes(const char* rows, size_t count, unsigned threads) {
     if (coded_ || !options_.linked || !codes_.usable() || live_count_.load() + count < CODE_ROWS_MIN) return;
+    make_codes(node_slots(), rows, count, threads);
+}
+
+inline std::vector<uint32_t> Graph::node_slots() const {
     std::vector<uint32_t> nodes;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (states_[slot] == LIVE || states_[slot] == DEAD) nodes.push_back(slot);
     }
+    return nodes;
+}
+
+// Code all nodes relative to the mean of them and of `count` new rows. Readers have the old codes meanwhile.
+inline void Graph::make_codes(const std::vector<uint32_t>& nodes, const char* rows, size_t count, unsigned threads) {
     std::vector<float> buffer(options_.dims);
-    codes_.set_center(codes_.mean(nodes.size() + count, [&](size_t at) {
+    Codes codes(codes_);
+    Records records(records_.stride());
+    codes.set_center(codes.mean(nodes.size() + count, [&](size_t at) {
         if (at < nodes.size()) return space_.probe(rows_.at(nodes[at]), scales_[nodes[at]], buffer.data());
         const char* row = rows + (at - nodes.size()) * space_.row_bytes();
         return space_.probe(row, space_.scale_of(row), buffer.data());
     }));
-    records_.reserve(slots_);
-    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
-    parallel_for(nodes.size(), threads,
-                 [&](unsigned worker, size_t at) { encode(nodes[at], *scratch[worker]); });
-    for (auto& one : scratch) give_back(std::move(one));
+    records.reserve(slots_);
+    encode_nodes(nodes, codes, records, threads);
     std::lock_guard<FairLock> guard(lock_);
+    codes_.set_center(codes.center());
+    records_.swap(records);
+    coded_rows_ = nodes.size() + count;
     coded_ = true;
 }
 
-inline void Graph::encode(uint32_t slot, Scratch& scratch) {
-    scratch.code.rotated.resize(codes_.padded());
-    codes_.rotate_row(space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data()), scratch.code.rotated.data());
-    codes_.encode(scratch.code.rotated.data(), records_.at(slot));
+inline void Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
+                                unsigned threads) {
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(nodes.size(), threads, [&](unsigned worker, size_t at) {
+        Scratch& own = *scratch[worker];
+        uint32_t slot = nodes[at];
+        own.code.rotated.resize(codes.padded());
+        codes.rotate_row(space_.probe(rows_.at(slot), scales_[slot], own.probe.data()), own.code.rotated.data());
+        codes.encode(own.code.rotated.data(), records.at(slot));
+    });
+    for (auto& one : scratch) give_back(std::move(one));
 }
 
 inline uint32_t Graph::take_slot() {
@@ -205,10 +234,6 @@ inline void Graph::lay_out(Block& block) const {
 inline void Graph::link_block(Block& block, unsigned threads) {
     if (block.nodes.empty()) return;
     std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
-    if (coded_ && block.fresh) {
-        parallel_for(block.nodes.size(), threads,
-                     [&](unsigned worker, size_t index) { encode(block.nodes[index], *scratch[worker]); });
-    }
     parallel_for(block.nodes.size(), threads,
                  [&](unsigned worker, size_t index) { find_links(block, index, *scratch[worker]); });
     turn_around(block);
@@ -394,9 +419,9 @@ inline void Graph::publish_links(const Block& block) {
     }
 }
 
-inline void Graph::publish(Block& block) {
+inline void Graph::publish(Block& block, bool loose) {
     std::lock_guard<FairLock> guard(lock_);
-    publish_links(block);
+    if (!loose) publish_links(block);
     for (size_t row = 0; row < block.slots.size(); ++row) {
         uint32_t slot = block.slots[row];
         if (block.replaced[row] != EMPTY) {
@@ -411,11 +436,28 @@ inline void Graph::publish(Block& block) {
         }
         states_[slot] = LIVE;
         members_[slot] = 1;
-        if (options_.linked && (entry_ == EMPTY || levels_[slot] > top_)) {
-            entry_ = slot;
-            top_ = levels_[slot];
+        if (loose) {
+            loose_at_[slot] = uint32_t(loose_.size());
+            loose_.push_back(slot);  // room was reserved with the slot
+        } else if (options_.linked) {
+            raise_entry(slot);
         }
     }
+}
+
+inline void Graph::raise_entry(uint32_t slot) {
+    if (entry_ != EMPTY && levels_[slot] <= top_) return;
+    entry_ = slot;
+    top_ = levels_[slot];
+}
+
+// A loose node has its links now.
+inline void Graph::tie(uint32_t slot) {
+    uint32_t place = loose_at_[slot], last = loose_.back();
+    loose_[place] = last;
+    loose_at_[last] = place;
+    loose_at_[slot] = EMPTY;
+    loose_.pop_back();
 }
 
 inline void Graph::hang_twin(uint32_t slot, uint32_t head) {

@@ -154,13 +154,24 @@ uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scra
 template <class Measure, class Pool>
 bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel) const {
-    float best;
     bool weighted = odd_count_ != 0;
-    uint32_t start = descend(measure, 0, &best, scratch);
     scratch.visited.begin(slots_);
-    scratch.visited.mark(start);
     pool.begin(ef);
-    pool.push(best, start, weighted ? members_[start] : 1);
+    size_t step = scratch.apart.size();
+    for (size_t first = 0; first < loose_.size(); first += step) {
+        if (first / step % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
+        const uint32_t* slots = loose_.data() + first;
+        size_t count = std::min(step, loose_.size() - first);
+        measure(slots, count, scratch.apart.data(), scratch);
+        for (size_t at = 0; at < count; ++at) {
+            scratch.visited.mark(slots[at]);  // while many are being linked, lists lead to loose nodes too
+            if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weighted ? members_[slots[at]] : 1);
+        }
+    }
+    if (entry_ == EMPTY) return true;
+    float best;
+    uint32_t start = descend(measure, 0, &best, scratch);
+    if (scratch.visited.mark(start)) pool.push(best, start, weighted ? members_[start] : 1);
     return beam(measure, 0, pool, scratch, weighted, cancel);
 }
 

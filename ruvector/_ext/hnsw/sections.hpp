@@ -69,6 +69,8 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         members_.assign(slots, 0);
         twin_next_.assign(slots, EMPTY);
         twin_before_.assign(slots, EMPTY);
+        loose_at_.assign(slots, EMPTY);
+        loose_.reserve(slots);
         free_.reserve(slots);
         slots_ = uint32_t(slots);
         entry_ = arrays.head[0] < 0 || arrays.head[0] >= int64_t(slots) ? EMPTY : uint32_t(arrays.head[0]);
@@ -84,6 +86,7 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
                 if (!std::isfinite(number)) wrong = "the center of the codes is not finite";
             }
             coded_ = true;
+            coded_rows_ = live_count_.load();
         }
         if (wrong != nullptr) {
             release();
@@ -152,6 +155,9 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
         if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         dead_count_ += members_[slot] == 0;
         odd_count_ += members_[slot] != 1;
+        if (!options_.linked || slot == entry_ || links(slot, 0)[0] != EMPTY) continue;
+        loose_at_[slot] = uint32_t(loose_.size());  // a node without links is loose, only the first one is not
+        loose_.push_back(slot);
     }
     return nullptr;
 }
@@ -159,7 +165,7 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
 inline const char* Graph::check_links() const {
     bool any = false;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        if (is_loose(slot) || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
         any = true;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
@@ -33,6 +34,14 @@ class Records {
     ~Records() { clear(); }
     Records(const Records&) = delete;
     Records& operator=(const Records&) = delete;
+
+    void swap(Records& other) {
+        std::swap(stride_, other.stride_);
+        std::swap(shift_, other.shift_);
+        std::swap(mask_, other.mask_);
+        chunks_.swap(other.chunks_);
+        owned_.swap(other.owned_);
+    }
 
     char* at(uint32_t slot) const { return chunks_[slot >> shift_] + size_t(slot & mask_) * stride_; }
     size_t stride() const { return stride_; }
