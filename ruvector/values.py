@@ -42,6 +42,7 @@ class IndexKind(StrEnum):
 
     FLAT = "flat"
     HNSW = "hnsw"
+    IVF = "ivf"
 
 
 class KeyKind(StrEnum):

@@ -303,8 +303,8 @@ begin
   end if;
   filter_columns := array(select distinct c.value from jsonb_array_elements_text(coalesce(options -> 'columns', '[]')) c
                           order by 1);
-  if coalesce(options ->> 'index_kind', 'hnsw') not in ('hnsw', 'flat') then
-    raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023', hint = 'Kinds are hnsw and flat.';
+  if coalesce(options ->> 'index_kind', 'hnsw') not in ('hnsw', 'ivf', 'flat') then
+    raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023', hint = 'Kinds are hnsw, ivf and flat.';
   end if;
   select * into found_column from ruvector.inspect_column(table_schema, table_name, column_name);
   if found_column.dims is not null and dimensions is distinct from null and dimensions <> found_column.dims then

@@ -102,7 +102,10 @@ class VectorIndex(Protocol):
 
 
 class Engine(Protocol):
-    """Rows, int64 keys and a graph: ruvector._ext.graph.Graph or its numpy twin. It trusts what it is given."""
+    """Rows, int64 keys and what finds them: ruvector._ext.graph.Graph, ruvector._ext.ivf.Lists or a numpy twin.
+
+    It trusts what it is given.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
