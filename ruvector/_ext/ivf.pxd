@@ -21,6 +21,7 @@ cdef extern from "ivf/lists.hpp" namespace "ruvector" nogil:
         uint32_t* block_lists
         size_t block_count
         float32_t* centroids
+        float32_t* spreads
         size_t list_count
         float32_t* center
         int64_t* head

@@ -160,7 +160,8 @@ cdef class Lists:
         cdef size_t slots = len(sections["states"]), blocks = len(sections["block_lists"])
         cdef size_t lists = len(sections["centroids"])
         shapes = {"rows": (slots, self.core.row_stride()), "states": (slots,), "keys": (slots,), "scales": (slots,),
-                  "head": (HEAD,), "block_lists": (blocks,), "center": (self.dims if lists else 0,)}
+                  "head": (HEAD,), "block_lists": (blocks,), "spreads": (lists,),
+                  "center": (self.dims if lists else 0,)}
         if lists:
             shapes |= {"blocks": (blocks, self.core.block_stride()), "centroids": (lists, self.core.padded())}
         elif blocks:
@@ -197,6 +198,7 @@ cdef class Lists:
             "blocks": np.empty((blocks, self.core.block_stride()), dtype=np.uint8),
             "block_lists": np.empty(blocks, dtype=np.uint32),
             "centroids": np.empty((lists, self.core.padded()), dtype=np.float32),
+            "spreads": np.empty(lists, dtype=np.float32),
             "center": np.empty(self.dims if lists else 0, dtype=np.float32),
             "head": np.zeros(HEAD, dtype=np.int64),
         }
@@ -229,6 +231,7 @@ cdef int fill_arrays(ListArrays* arrays, dict sections) except -1:
     cdef const uint32_t[::1] block_lists = sections["block_lists"]
     cdef const int64_t[::1] keys = sections["keys"], head = sections["head"]
     cdef const float32_t[::1] scales = sections["scales"], center = sections["center"]
+    cdef const float32_t[::1] spreads = sections["spreads"]
     cdef const float32_t[::1] centroids = sections.get("centroids", NO_NUMBERS).reshape(-1)
     arrays.rows = <char*>&rows[0]
     arrays.states = <uint8_t*>&states[0]
@@ -239,6 +242,7 @@ cdef int fill_arrays(ListArrays* arrays, dict sections) except -1:
     arrays.block_lists = <uint32_t*>&block_lists[0] if block_lists.shape[0] else NULL
     arrays.block_count = block_lists.shape[0]
     arrays.centroids = <float32_t*>&centroids[0] if centroids.shape[0] else NULL
+    arrays.spreads = <float32_t*>&spreads[0] if spreads.shape[0] else NULL
     arrays.list_count = len(sections["centroids"]) if "centroids" in sections else 0
     arrays.center = <float32_t*>&center[0] if center.shape[0] else NULL
     arrays.head = <int64_t*>&head[0]

@@ -50,7 +50,7 @@ class Index:
         Args:
             dims: numbers, or bits, of a vector.
             metric: l2, ip, cosine, l1; hamming or jaccard for bits.
-            kind: hnsw; ivf, whose lists are built ten times as fast; or flat for exact answers.
+            kind: hnsw; ivf, whose lists are built several times as fast; or flat for exact answers.
             m: links per node of the graph; the other kinds have none.
             ef_construction: candidates considered for the links of a node.
             threads: threads that build; 0 means all cores. The result does not depend on it.

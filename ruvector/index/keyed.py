@@ -63,7 +63,7 @@ class KeyedIndex:
     """Keyed vectors behind one engine, of one of three kinds.
 
     hnsw: a graph over the rows; the engine for most collections.
-    ivf: inverted lists, built ten times as fast, for few dimensions, many queries at once or a first answer soon. A
+    ivf: inverted lists, built several times as fast, for few dimensions, many queries at once or a first answer soon. A
     search scans the ef / 2 nearest lists, more when they hold fewer than ef rows. There are lists from 2,048 rows on;
     fewer, l1, bits and less than 32 dimensions are compared row by row, and ``stats()["lists"]`` is 0.
     flat: neither; every search compares every row.

@@ -88,6 +88,7 @@ class ReferenceLists:
             "blocks": np.zeros((0, stride), dtype=np.uint8),
             "block_lists": np.zeros(0, dtype=np.uint32),
             "centroids": np.zeros((0, self._padded), dtype=np.float32),
+            "spreads": np.zeros(0, dtype=np.float32),
             "center": np.zeros(0, dtype=np.float32),
             "head": head,
         }

@@ -23,7 +23,7 @@
 namespace ruvector {
 
 constexpr size_t LANES_MAX = 32;           // rows of a block
-constexpr float BIT_DEVIATIONS = 1.9f;     // standard deviations a distance told by bits is trusted not to be off by
+constexpr float BIT_DEVIATIONS = 2.4f;     // standard deviations a distance told by bits is trusted not to be off by
 constexpr float NIBBLE_DEVIATIONS = 3.0f;  // the same for levels: few rows are left, so caution costs little
 
 // What stands behind the bits of a block, a lane for every row. Lanes without a row have an infinite distance.
@@ -104,8 +104,8 @@ class Blocks {
         std::memset(record(block, lane), 0, record_bytes());
     }
 
-    // Code the difference of a rotated row and a rotated centroid.
-    void encode(const float* difference, const float* centroid, RowCode& out) const {
+    // Code the difference of a rotated row and a rotated centroid; returns its square.
+    float encode(const float* difference, const float* centroid, RowCode& out) const {
         float twice = metric_ == Metric::L2 ? 2.0f : 1.0f;
         bool centred = metric_ != Metric::IP;  // products with the query itself, not with query - centroid
         out.nibbles.resize(groups());
@@ -128,11 +128,12 @@ class Blocks {
                                          (four[3] > 0.0f) << 3);
         }
         out.bits = {share, 0.0f, 0.0f, 0.0f};
-        if (!(sizes > 0.0f)) return;
+        if (!(sizes > 0.0f)) return fit.square;
         out.bits.mul = -twice * fit.square / sizes;
         if (centred) out.bits.add -= out.bits.mul * product;
         out.bits.error =
             twice * deviation(fit.square, float(padded_) * fit.square / (sizes * sizes), BIT_DEVIATIONS);
+        return fit.square;
     }
 
   private:

@@ -49,6 +49,7 @@ struct ListArrays {
     uint32_t* block_lists;  // [blocks], the list of each; the blocks of a list in order
     size_t block_count;
     float* centroids;       // [lists * padded]
+    float* spreads;         // [lists]
     size_t list_count;
     float* center;          // [dims]; null when there are no lists
     int64_t* head;          // HEAD numbers
@@ -57,9 +58,9 @@ struct ListArrays {
 constexpr size_t LIST_ROWS_MIN = 2048;       // rows from which on there are lists; fewer are scanned as they are
 constexpr size_t LIST_SLOTS_MAX = size_t(1) << 31;
 constexpr size_t WRITE_ROWS = 256;           // rows that become visible at once
-constexpr double LISTS_SCALE = 4.0;          // lists for the root of the number of rows
+constexpr double LISTS_SCALE = 3.0;          // lists for the root of the number of rows
 constexpr size_t GROWTH = 4;                 // so many times the rows that were trained on call for new centroids
-constexpr size_t SCANNED_BETWEEN = 256;      // blocks, or eight times as many rows, between two looks at the cancel flag
+constexpr size_t SCANNED_BETWEEN = 256;      // blocks, or rows compared, between two looks at the cancel flag
 constexpr size_t QUERIES_AT_ONCE = 4;        // compared with the centroids together
 constexpr size_t SCRATCH_MAX = 16;           // scratch spaces kept for the next searches
 
@@ -69,9 +70,11 @@ struct Near {
 };
 
 // A total order, so that a result never depends on how a sort treats equal distances.
-inline bool nearer_row(const Near& left, const Near& right) {
-    return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
-}
+struct NearerRow {
+    bool operator()(const Near& left, const Near& right) const {
+        return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
+    }
+};
 
 struct Suspect {   // a row that may belong to the answer
     float distance;  // estimated
@@ -84,7 +87,8 @@ struct ListScratch {
     std::vector<CodeProbe> probes;         // of the queries at once
     std::vector<uint8_t> shifted;          // their 7-bit codes
     std::vector<float> apart;              // of query and list
-    std::vector<Near> order;               // lists, nearest first
+    std::vector<Near> order;               // lists, the first `ordered` nearest first
+    size_t ordered = 0;
     std::vector<float> sampled;
     std::vector<uint8_t> table;            // what a scan looks up: 16 sums of signs for four dimensions each
     std::vector<const uint8_t*> records;   // levels of rows that the bits did not rule out
@@ -168,6 +172,8 @@ class Lists {
     void sort_lists(const float* apart, ListScratch& scratch) const;
     void fill_table(Query& query, ListScratch& scratch) const;
     bool walk(Query& query, size_t wanted, size_t ef, ListScratch& scratch, const volatile uint8_t* cancel) const;
+    void prefetch_list(const Near* next, size_t count) const;
+    void prefetch_block(uint32_t block) const;
     void scan_list(Query& query, uint32_t list, size_t wanted, ListScratch& scratch) const;
     void weigh_records(Query& query, const ScanTerms& terms, size_t wanted, ListScratch& scratch) const;
     static void tighten(Query& query, float apart, size_t wanted, ListScratch& scratch);

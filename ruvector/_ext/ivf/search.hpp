@@ -48,7 +48,7 @@ inline void Lists::give_back(std::unique_ptr<ListScratch> scratch) {
     if (idle_.size() < SCRATCH_MAX) idle_.push_back(std::move(scratch));
 }
 
-// Two candidates stand for one list: with 4 * sqrt(rows) lists that finds most neighbours at an ef of 10 and nearly all
+// Two candidates stand for one list: with 3 * sqrt(rows) lists that finds most neighbours at an ef of 10 and nearly all
 // at an ef of some hundreds. More lists are scanned when these hold fewer than ef rows.
 inline size_t Lists::lists_for(size_t ef, size_t lists) { return std::min(lists, (ef + 1) / 2); }
 
@@ -57,7 +57,6 @@ inline size_t Lists::lists_for(size_t ef, size_t lists) { return std::min(lists,
 inline void Lists::choose_lists(size_t wanted, const float* apart, ListScratch& scratch) const {
     constexpr size_t STEP = 8;
     size_t count = centroids_.count, rank = wanted / STEP + wanted / (2 * STEP) + 3;
-    std::vector<Near>& order = scratch.order;
     if (count < 128 || rank * STEP * 2 > count) {
         sort_lists(apart, scratch);
         return;
@@ -66,24 +65,26 @@ inline void Lists::choose_lists(size_t wanted, const float* apart, ListScratch& 
     for (size_t list = 0; list < count; list += STEP) scratch.sampled.push_back(apart[list]);
     std::nth_element(scratch.sampled.begin(), scratch.sampled.begin() + ptrdiff_t(rank), scratch.sampled.end());
     float bound = scratch.sampled[rank];
-    order.resize(count);
+    if (scratch.order.size() < count) scratch.order.resize(count);
+    Near* order = scratch.order.data();
     size_t found = 0;
     for (size_t list = 0; list < count; ++list) {
         order[found] = {apart[list], uint32_t(list)};
         found += apart[list] <= bound;
     }
-    order.resize(found);
     if (found < wanted) {
         sort_lists(apart, scratch);
         return;
     }
-    std::sort(order.begin(), order.end(), nearer_row);
+    scratch.ordered = found;
+    std::sort(order, order + found, NearerRow{});
 }
 
 inline void Lists::sort_lists(const float* apart, ListScratch& scratch) const {
-    scratch.order.resize(centroids_.count);
-    for (size_t list = 0; list < centroids_.count; ++list) scratch.order[list] = {apart[list], uint32_t(list)};
-    std::sort(scratch.order.begin(), scratch.order.end(), nearer_row);
+    scratch.ordered = centroids_.count;
+    if (scratch.order.size() < scratch.ordered) scratch.order.resize(scratch.ordered);
+    for (size_t list = 0; list < scratch.ordered; ++list) scratch.order[list] = {apart[list], uint32_t(list)};
+    std::sort(scratch.order.begin(), scratch.order.begin() + ptrdiff_t(scratch.ordered), NearerRow{});
 }
 
 // For every four dimensions the sums of plus or minus the query's numbers, in steps that suit the widest four.
@@ -131,7 +132,8 @@ inline bool Lists::walk(Query& query, size_t wanted, size_t ef, ListScratch& scr
     }
     size_t lists = lists_for(ef, centroids_.count), seen = loose_.size(), scanned = 0;
     for (size_t rank = 0; rank < centroids_.count && (rank < lists || seen < std::max(wanted, ef)); ++rank) {
-        if (rank >= scratch.order.size()) sort_lists(query.apart, scratch);
+        if (rank >= scratch.ordered) sort_lists(query.apart, scratch);
+        prefetch_list(scratch.order.data() + rank, scratch.ordered - rank);
         uint32_t list = scratch.order[rank].slot;
         size_t before = scanned;
         seen += lists_[list].rows;
@@ -141,6 +143,22 @@ inline bool Lists::walk(Query& query, size_t wanted, size_t ef, ListScratch& scr
     }
     refine(query, wanted, scratch);
     return true;
+}
+
+// Fetch what the next lists need: a list, then its first block and centroid, each once the one before it has come.
+inline void Lists::prefetch_list(const Near* next, size_t count) const {
+    if (count > 6) __builtin_prefetch(&lists_[next[6].slot]);
+    if (count > 4) __builtin_prefetch(lists_[next[4].slot].blocks.data());
+    if (count <= 2 || lists_[next[2].slot].blocks.empty()) return;
+    const char* place = reinterpret_cast<const char*>(centroids_.place(next[2].slot));
+    for (size_t byte = 0; byte < codes_.padded() * sizeof(float); byte += 64) __builtin_prefetch(place + byte);
+    prefetch_block(lists_[next[2].slot].blocks.front());
+}
+
+inline void Lists::prefetch_block(uint32_t block) const {
+    const char* bits = blocks_.all().at(block);
+    size_t bytes = std::min<size_t>(sizeof(BlockHead) + blocks_.groups() * 16, 2048);  // then the hardware follows
+    for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(bits + byte);
 }
 
 inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, ListScratch& scratch) const {
@@ -154,9 +172,10 @@ inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, ListScr
         terms.start = space_.metric() == Metric::L2 ? square : square * 0.5f;
         terms.length = std::sqrt(square);
     }
-    scratch.records.clear();
-    scratch.record_slots.clear();
-    for (uint32_t block : lists_[list].blocks) {
+    const std::vector<uint32_t>& blocks = lists_[list].blocks;
+    for (size_t at = 0; at < blocks.size(); ++at) {
+        if (at + 1 < blocks.size()) prefetch_block(blocks[at + 1]);
+        uint32_t block = blocks[at];
         const BlockHead& head = blocks_.head(block);
         uint32_t left = codes_.kernels_of().scan_near(blocks_.bits(block), scratch.table.data(), blocks_.groups(),
                                                       terms, head.add, head.mul, head.error);
@@ -165,6 +184,9 @@ inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, ListScr
             scratch.records.push_back(blocks_.record(block, lane));
             scratch.record_slots.push_back(head.slots[lane]);
         }
+        if (scratch.records.size() < LANES_MAX) continue;
+        weigh_records(query, terms, wanted, scratch);
+        terms.limit = query.limit;
     }
     weigh_records(query, terms, wanted, scratch);
 }
@@ -186,6 +208,8 @@ inline void Lists::weigh_records(Query& query, const ScanTerms& terms, size_t wa
         scratch.suspects.push_back({apart, least, scratch.record_slots[at]});
         tighten(query, apart, wanted, scratch);
     }
+    scratch.records.clear();
+    scratch.record_slots.clear();
 }
 
 // Keep the k least estimates; the greatest of them is the limit.
@@ -225,11 +249,11 @@ inline void Lists::refine(const Query& query, size_t wanted, ListScratch& scratc
 inline void Lists::keep_nearest(const Near& near, size_t wanted, std::vector<Near>& nearest) {
     if (nearest.size() < wanted) {
         nearest.push_back(near);
-        std::push_heap(nearest.begin(), nearest.end(), nearer_row);
-    } else if (nearer_row(near, nearest.front())) {
-        std::pop_heap(nearest.begin(), nearest.end(), nearer_row);
+        std::push_heap(nearest.begin(), nearest.end(), NearerRow{});
+    } else if (NearerRow{}(near, nearest.front())) {
+        std::pop_heap(nearest.begin(), nearest.end(), NearerRow{});
         nearest.back() = near;
-        std::push_heap(nearest.begin(), nearest.end(), nearer_row);
+        std::push_heap(nearest.begin(), nearest.end(), NearerRow{});
     }
 }
 
@@ -245,7 +269,7 @@ inline bool Lists::scan(const Probe& probe, size_t wanted, ListScratch& scratch,
 }
 
 inline int64_t Lists::name_rows(ListScratch& scratch, int64_t* keys, float* distances) const {
-    std::sort(scratch.nearest.begin(), scratch.nearest.end(), nearer_row);
+    std::sort(scratch.nearest.begin(), scratch.nearest.end(), NearerRow{});
     for (size_t at = 0; at < scratch.nearest.size(); ++at) {
         keys[at] = keys_[scratch.nearest[at].slot];
         distances[at] = space_.shown(scratch.nearest[at].distance);
@@ -271,8 +295,11 @@ inline bool Lists::answer(const char* queries, size_t count, size_t k, size_t ef
     }
     if (!exact) {
         scratch.apart.resize(std::max(scratch.apart.size(), QUERIES_AT_ONCE * centroids_.line()));
-        float weight = space_.metric() == Metric::IP ? 0.0f : 1.0f;
-        centroids_.compare(codes_.kernels_of(), codes, weight, scratch.apart.data());
+        float weights[QUERIES_AT_ONCE];
+        for (size_t at = 0; at < QUERIES_AT_ONCE; ++at) {
+            weights[at] = space_.metric() == Metric::IP ? std::sqrt(codes[at].square) : 1.0f;
+        }
+        centroids_.compare(codes_.kernels_of(), codes, centroids_.ranks.data(), weights, scratch.apart.data());
     }
     for (size_t at = 0; at < count; ++at) {
         if (cancel != nullptr && *cancel) return false;

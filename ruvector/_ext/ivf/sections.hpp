@@ -32,6 +32,7 @@ inline void Lists::dump(const ListArrays& arrays) const {
         }
     }
     std::copy(centroids_.places.begin(), centroids_.places.end(), arrays.centroids);
+    std::copy(centroids_.spreads.begin(), centroids_.spreads.end(), arrays.spreads);
     if (has_lists()) std::copy(codes_.center().begin(), codes_.center().end(), arrays.center);
     std::fill_n(arrays.head, HEAD, int64_t(0));
     arrays.head[0] = int64_t(live_count_.load());
@@ -91,20 +92,25 @@ inline const char* Lists::adopt_rows(const ListArrays& arrays, bool in_place) {
 inline const char* Lists::adopt_lists(const ListArrays& arrays, bool in_place) {
     if (!codes_.usable()) return "there are lists where there cannot be any";
     size_t numbers = arrays.list_count * codes_.padded();
-    if (!std::all_of(arrays.centroids, arrays.centroids + numbers, [](float at) { return std::fabs(at) < 1e15f; }) ||
-        !std::all_of(arrays.center, arrays.center + options_.dims, [](float at) { return std::fabs(at) < 1e15f; })) {
+    // As long as a coded row can be: then no sum of a search overflows.
+    auto finite = [](float number) { return std::fabs(number) < 1e15f; };
+    auto spread = [](float number) { return number >= 0.0f && number < 1e32f; };
+    if (!std::all_of(arrays.centroids, arrays.centroids + numbers, finite) ||
+        !std::all_of(arrays.spreads, arrays.spreads + arrays.list_count, spread) ||
+        !std::all_of(arrays.center, arrays.center + options_.dims, finite)) {
         return "a centroid is not finite";
     }
-    if (std::min(arrays.head[1], arrays.head[3]) < 0 || std::max(arrays.head[1], arrays.head[3]) > int64_t(LIST_SLOTS_MAX)) {
-        return "the number of trained rows is wrong";
-    }
+    auto count = [](int64_t number) { return number >= 0 && number <= int64_t(LIST_SLOTS_MAX); };
+    if (!count(arrays.head[1]) || !count(arrays.head[3])) return "the number of trained rows is wrong";
     trained_rows_ = size_t(arrays.head[1]);
     uncoded_rows_ = size_t(arrays.head[3]);
     codes_.set_center(std::vector<float>(arrays.center, arrays.center + options_.dims));
     centroids_.count = arrays.list_count;
     centroids_.padded = codes_.padded();
     centroids_.places.assign(arrays.centroids, arrays.centroids + numbers);
+    centroids_.spreads.assign(arrays.spreads, arrays.spreads + arrays.list_count);
     centroids_.refresh(codes_.kernels_of());
+    centroids_.weigh_spreads(space_.metric() != Metric::IP);
     take_in(blocks_.all(), arrays.blocks, arrays.block_count, in_place);
     blocks_known_ = arrays.block_count;
     free_blocks_.reserve(blocks_known_);

@@ -9,8 +9,8 @@
 
 namespace ruvector {
 
-constexpr size_t SAMPLE_PER_LIST = 24;  // rows looked at for one centroid
-constexpr size_t ROUNDS = 6;
+constexpr size_t SAMPLE_PER_LIST = 20;  // rows looked at for one centroid
+constexpr size_t ROUNDS = 5;
 constexpr size_t LIST_ROWS_LEAST = 32;  // rows of a list on average, when there are few
 
 struct Lists::Training {
@@ -93,7 +93,8 @@ inline bool Lists::find_centroids(Training& training, unsigned threads, const vo
     centroids.places.resize(lists * padded);
     for (size_t list = 0; list < lists; ++list) {
         for (size_t dim = 0; dim < padded; ++dim) {
-            centroids.places[list * padded + dim] = sample.steps[list] * (float(sample.levels[list * padded + dim]) - 64.0f);
+            float level = float(sample.levels[list * padded + dim]) - 64.0f;
+            centroids.places[list * padded + dim] = sample.steps[list] * level;
         }
     }
     centroids.refresh(codes_.kernels_of());
@@ -153,21 +154,25 @@ inline bool Lists::fill_lists(Training& training, unsigned threads, const volati
         }
     }
     training.blocks.all().reserve(training.block_count);
+    training.centroids.spreads.assign(training.centroids.count, 0.0f);
     std::vector<std::unique_ptr<ListScratch>> scratch;
     std::vector<RowCode> codes(std::max(1u, threads));
     for (unsigned worker = 0; worker < std::max(1u, threads); ++worker) scratch.push_back(borrow());
     parallel_for(members.size(), threads, [&](unsigned worker, size_t list) {
         const float* place = training.centroids.place(list);
         float* row = scratch[worker]->rotated.data();
+        double spread = 0.0;
         for (size_t at = 0; at < members[list].size(); ++at) {
             uint32_t block = training.lists[list].blocks[at / LANES_MAX];
             if (at % LANES_MAX == 0) training.blocks.open(block);
             rotate(training.codes, members[list][at], *scratch[worker], row);
             for (size_t dim = 0; dim < padded; ++dim) row[dim] -= place[dim];
-            training.blocks.encode(row, place, codes[worker]);
+            spread += double(training.blocks.encode(row, place, codes[worker]));
             training.blocks.put(block, at % LANES_MAX, members[list][at], codes[worker]);
         }
+        training.centroids.spreads[list] = float(spread / double(std::max<size_t>(members[list].size(), 1)));
     });
+    training.centroids.weigh_spreads(space_.metric() != Metric::IP);
     for (auto& one : scratch) give_back(std::move(one));
     return !(cancel != nullptr && *cancel);
 }
