@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -459,6 +460,40 @@ def test_search_can_be_cancelled():
         index.search_many(np.repeat(rows[:100], 10, axis=0), 10, ef=1999, cancel=flag, threads=2)
     flag[0] = 0
     assert len(index.search(rows[0], 5, cancel=flag)[0]) == 5
+
+
+def test_readers_see_whole_rows_while_lists_change():
+    # A key tells which row it has, so a torn or misplaced row has a wrong distance.
+    index, rows = filled(rows=3000, threads=2)
+    stop, failures = threading.Event(), []
+
+    def read(seed):
+        rng = np.random.default_rng(seed)
+        try:
+            while not stop.is_set():
+                query = rows[rng.integers(0, 2000)]
+                keys, distances = index.search(query, 12, ef=60)
+                assert len(keys) == len(set(keys.tolist())) == 12
+                assert (np.diff(distances) >= 0).all()
+                right = exact(query, rows[keys % 3000], Metric.L2)
+                np.testing.assert_allclose(distances, right, rtol=1e-4, atol=1e-4)
+        except BaseException as failure:  # noqa: BLE001 - raised again by the test's thread
+            failures.append(failure)
+
+    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for reader in readers:
+        reader.start()
+    for turn in range(1, 6):  # the same rows under further keys, until there are new centroids, and away again
+        index.upsert(np.arange(3000) + 3000 * turn, rows)
+    for turn in range(5, 0, -1):
+        index.delete(np.arange(3000) + 3000 * turn)
+        index.compact()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    if failures:
+        raise failures[0]
+    check_against(index, dict(enumerate(rows)))
 
 
 @compiled_only
