@@ -141,7 +141,7 @@ def test_bits_past_the_end_are_refused():
 
 
 def test_facade_names_what_it_does_not_know():
-    for wrong in ({"metric": "euclid"}, {"kind": "ivf"}, {"dtype": "f64"}):
+    for wrong in ({"metric": "euclid"}, {"kind": "tree"}, {"dtype": "f64"}):
         with pytest.raises(InvalidParameter, match=next(iter(wrong.values()))):
             Index(**({"dims": 3, "metric": "l2"} | wrong))
     index = Index(3)
