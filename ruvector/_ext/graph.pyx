@@ -11,7 +11,8 @@ from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_
 import numpy as np
 
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
-           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose")
+           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose",
+           "searches", "compared", "reranked")
 cdef int HEAD = 8
 cdef object NOTHING = np.empty(0, dtype=np.uint8)
 cdef object NO_CENTER = np.empty(0, dtype=np.float32)

@@ -173,4 +173,7 @@ def figures(graph: ReferenceGraph) -> dict[str, int]:
         "degree_thousandths": degrees * 1000 // len(nodes) if nodes else 0,
         "code_bytes": 0,
         "loose": 0,
+        "searches": 0,
+        "compared": 0,
+        "reranked": 0,
     }

@@ -115,7 +115,7 @@ class Graph {
     // of rows, links and codes, which must outlive the graph. Without codes they are made again.
     const char* restore(const Arrays& arrays, bool in_place, unsigned threads);
 
-    static constexpr size_t FIGURES = 14;
+    static constexpr size_t FIGURES = 17;
     static constexpr size_t HEAD = 8;
 
   private:
@@ -288,6 +288,7 @@ class Graph {
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
     std::atomic<uint64_t> repairs_{0};
+    std::atomic<uint64_t> searches_{0}, compared_{0}, reranked_{0};  // sums over all searches
     std::atomic<uint32_t> built_permille_{1000};
 
     mutable FairLock lock_;

@@ -304,6 +304,9 @@ inline void Graph::figures(int64_t* out) {
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
     out[12] = coded_ ? int64_t(records_.stride() * slots_) : 0;
     out[13] = int64_t(loose_.size());
+    out[14] = int64_t(searches_.load());
+    out[15] = int64_t(compared_.load());
+    out[16] = int64_t(reranked_.load());
 }
 
 }  // namespace ruvector

@@ -113,6 +113,7 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
         size_t count = gather(slot, level, scratch);
         measure(around, count, apart, scratch);
+        scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             if (!pool.admits(apart[at])) continue;
             if (level == 0) {
@@ -138,6 +139,7 @@ uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scra
             size_t count = 0;
             while (count < options_.m && list[count] != EMPTY) ++count;
             measure(list, count, scratch.apart.data(), scratch);
+            scratch.compared += count;
             for (size_t at = 0; at < count; ++at) {
                 if (scratch.apart[at] < *best) {
                     *best = scratch.apart[at];
@@ -163,6 +165,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         const uint32_t* slots = loose_.data() + first;
         size_t count = std::min(step, loose_.size() - first);
         measure(slots, count, scratch.apart.data(), scratch);
+        scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             scratch.visited.mark(slots[at]);  // while many are being linked, lists lead to loose nodes too
             if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weighted ? members_[slots[at]] : 1);
@@ -207,6 +210,7 @@ void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) c
         }
         if (at + AHEAD < count) prefetch_row(pool.found(at + AHEAD).slot);
         edge.distance = distance(probe, edge.slot);
+        ++scratch.reranked;
         if (weight >= k && !nearer(edge, nearest.front())) continue;
         nearest.push_back(edge);
         std::push_heap(nearest.begin(), nearest.end(), nearer);
@@ -256,6 +260,7 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
             std::push_heap(heap.begin(), heap.end(), nearer);
         }
     }
+    scratch.compared += live_count_.load();
     std::sort(heap.begin(), heap.end(), nearer);
     for (size_t at = 0; at < heap.size(); ++at) {
         keys[at] = keys_[heap[at].slot];
@@ -268,6 +273,7 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
                              const volatile uint8_t* cancel, int64_t* keys, float* distances) {
     std::unique_ptr<Scratch> scratch = borrow();
     int64_t found = 0;
+    scratch->compared = scratch->reranked = 0;
     {
         std::shared_lock<FairLock> guard(lock_);
         size_t live = live_count_.load();
@@ -287,6 +293,9 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
             if (found >= 0 && size_t(found) < wanted) found = scan(probe, wanted, *scratch, cancel, keys, distances);
         }
     }
+    searches_.fetch_add(1, std::memory_order_relaxed);
+    compared_.fetch_add(scratch->compared, std::memory_order_relaxed);
+    reranked_.fetch_add(scratch->reranked, std::memory_order_relaxed);
     give_back(std::move(scratch));
     return found;
 }
