@@ -9,6 +9,8 @@ MEBIBYTE = 1024 * KIBIBYTE
 
 DIMS_MAX = 16_000  # pgvector's own bound for vector and halfvec
 BITS_MAX = 64_000  # pgvector's bound for an indexed bit column
+SPARSE_DIMS_MAX = 1_000_000_000  # pgvector's bound for sparsevec
+SPARSE_ELEMENTS_MAX = 16_000  # elements of one sparsevec that are not zero; pgvector's bound too
 K_MAX = 10_000  # rows one search may return; more is an export, not a search
 WANTED_MAX = 20_000  # candidates asked of the index before a search falls back to exact SQL
 DIRTY_KEYS_MAX = 20_000  # unapplied changes a search overlays before it falls back to exact SQL
