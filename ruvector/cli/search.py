@@ -21,7 +21,7 @@ def search(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The collection.")],
     *,
     vector: Annotated[
-        str | None, typer.Option("--vector", metavar="JSON", help="The query: [0.1, 0.2, ...], or bits: 0101")
+        str | None, typer.Option("--vector", metavar="JSON", help="The query: [0.1, 0.2], bits 0101, sparse {1:0.5}/9")
     ] = None,
     row_id: Annotated[str | None, typer.Option("--id", metavar="KEY", help="The vector of this row.")] = None,
     file: Annotated[
@@ -67,6 +67,8 @@ def _query(client: Client, name: str, *, vector: str | None, row_id: str | None,
     text = (vector or "").strip()
     if text and set(text) <= {"0", "1"} and client.collection(name).options.metric.is_binary:
         return text
+    if text.startswith("{"):
+        return text  # a sparse vector: PostgreSQL reads it
     return _json(text, option="--vector", wanted=list)
 
 

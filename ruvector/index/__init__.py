@@ -8,13 +8,14 @@ from ruvector.index.checks import rows_differ, usable_rows
 from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import Keys, VectorIndex
+from ruvector.index.protocol import Keys, VectorIndex, Vectors
 
 __all__ = [
     "Index",
     "KeyedIndex",
     "Keys",
     "VectorIndex",
+    "Vectors",
     "options_from_json",
     "options_to_json",
     "rows_differ",
