@@ -12,6 +12,7 @@ import typer
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DsnOption, FormatOption, read_call
 from ruvector.errors import InvalidParameter, InvalidVector
+from ruvector.values import ElementType
 
 if TYPE_CHECKING:
     from ruvector.client import Client
@@ -67,8 +68,8 @@ def _query(client: Client, name: str, *, vector: str | None, row_id: str | None,
     text = (vector or "").strip()
     if text and set(text) <= {"0", "1"} and client.collection(name).options.metric.is_binary:
         return text
-    if text.startswith("{"):
-        return text  # a sparse vector: PostgreSQL reads it
+    if text.startswith("{") and client.collection(name).options.element is ElementType.SPARSE:
+        return text
     return _json(text, option="--vector", wanted=list)
 
 
