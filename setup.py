@@ -11,7 +11,8 @@ DEBUG = os.environ.get("RUVECTOR_DEBUG") == "1"
 SIMD = sorted(str(path) for path in Path("ruvector/_ext/simd").glob("*.cpp"))
 # Instruction sets are enabled per function (target attributes), never per file and never with -march=native:
 # one build runs on every CPU of its architecture and picks its kernels at import.
-COMPILE = ["-std=c++17", "-O3", "-fno-math-errno", "-fvisibility=hidden"]
+# No contraction to fused multiply-adds: codes must come out the same, bit by bit, under every instruction set.
+COMPILE = ["-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 LINK: list[str] = []
 if DEBUG:
     COMPILE = ["-std=c++17", "-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]

@@ -17,6 +17,7 @@ DIRTY_KEYS_MAX = 20_000  # unapplied changes a search overlays before it falls b
 EF_MAX = 20_000  # same as WANTED_MAX: the beam never needs to be wider than the answer
 BATCH_QUERIES_MAX = 1_000  # queries of one search_batch call
 M_MIN, M_MAX = 2, 128  # links per node; hnswlib and pgvector accept 2..100, wider costs memory only
+BUILD_PROGRESS_SECONDS = 0.2  # between two reports of a build; the time it may take to notice that it is to stop
 SCAN_FACTOR = 10  # rows per candidate below which a scan is cheaper than a walk: M=16 visits 10 to 15
 THREADS_MAX = 256  # workers of one build or of one call with many queries
 TEXT_KEYS_KEPT = 10_000  # keys of deleted rows kept before they are forgotten in one go

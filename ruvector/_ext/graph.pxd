@@ -14,9 +14,27 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         uint64_t seed
         cbool linked
 
+    cdef struct Arrays:
+        char* rows
+        uint32_t* links
+        char* codes
+        uint8_t* levels
+        uint8_t* states
+        int64_t* keys
+        float32_t* scales
+        uint64_t* fingerprints
+        uint32_t* twin_heads
+        uint32_t* upper
+        size_t upper_count
+        float32_t* center
+        int64_t* head
+        size_t slots
+
     cdef cppclass CoreGraph "ruvector::Graph":
         CoreGraph(const Options& options) except +
-        size_t upsert(const int64_t* keys, const char* rows, size_t count, unsigned int threads) except +
+        size_t upsert(const int64_t* keys, const char* rows, size_t count, cbool loose,
+                      unsigned int threads) except +
+        void build(unsigned int threads, const uint8_t* cancel) except +
         size_t erase(const int64_t* keys, size_t count, unsigned int threads) except +
         void repair(unsigned int threads) except +
         void clear() except +
@@ -29,6 +47,7 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) except +
         size_t live_keys(int64_t* keys, size_t room) except +
         size_t size()
+        uint32_t built_permille()
         void figures(int64_t* out) except +
         void freeze() except +
         void thaw()
@@ -36,16 +55,15 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         size_t upper_links()
         size_t row_stride()
         size_t base_links()
-        void dump(char* rows, uint32_t* links, uint8_t* levels, uint8_t* states, int64_t* keys, float32_t* scales,
-                  uint64_t* fingerprints, uint32_t* twin_heads, uint32_t* upper, int64_t* head)
-        const char* restore(char* rows, uint32_t* links, cbool in_place, const uint8_t* levels,
-                            const uint8_t* states, const int64_t* keys, const float32_t* scales,
-                            const uint64_t* fingerprints, const uint32_t* twin_heads, const uint32_t* upper,
-                            size_t upper_count, const int64_t* head, size_t slots) except +
+        cbool coded()
+        size_t record_stride()
+        void dump(const Arrays& arrays)
+        const char* restore(const Arrays& arrays, cbool in_place, unsigned int threads) except +
 
 
 cdef class Graph:
     cdef CoreGraph* core
+    cdef size_t dims
     cdef size_t width        # bytes of a row
     cdef size_t query_width  # bytes of a query
     cdef object mapped       # the arrays whose memory is used in place
@@ -53,4 +71,4 @@ cdef class Graph:
     cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1
     cdef size_t fill_keys(self, int64_t[::1] out) except? 0
     cdef dict copy_out(self)
-    cdef object take_in(self, object rows_in, object links_in, cbool in_place, object sections)
+    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads)

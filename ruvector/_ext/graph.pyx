@@ -11,8 +11,10 @@ from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_
 import numpy as np
 
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
-           "table_bytes", "chunk_bytes", "degree_thousandths")
+           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose")
 cdef int HEAD = 8
+cdef object NOTHING = np.empty(0, dtype=np.uint8)
+cdef object NO_CENTER = np.empty(0, dtype=np.float32)
 
 
 cdef inline const int64_t* key_data(const int64_t[::1] keys) noexcept nogil:
@@ -31,6 +33,7 @@ cdef class Graph:
         options.metric, options.element, options.dims = metric, element, dims
         options.m, options.ef_construction, options.seed, options.linked = m, ef_construction, seed, linked
         self.core = new CoreGraph(options)
+        self.dims = dims
         self.width = dims * 4 if element == 0 else dims * 2 if element == 1 else (dims + 7) // 8
         self.query_width = self.width if element == 2 else dims * 4
         self.mapped = None
@@ -41,14 +44,28 @@ cdef class Graph:
     def __len__(self):
         return self.core.size()
 
-    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, unsigned int threads):
-        """Insert or replace rows [n, row bytes]; returns how many were not already there as they are."""
+    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads):
+        """Insert or replace rows [n, row bytes]; returns how many were not already there as they are.
+
+        Loose rows are stored and found but not linked: ``build`` does that.
+        """
         cdef size_t changed = 0, count = keys.shape[0]
         self.check_rows(rows.shape[0], rows.shape[1], count, self.width)
         if count:
             with nogil:
-                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, threads)
+                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, loose, threads)
         return changed
+
+    def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
+        """Link all loose rows; when ``cancel[0]`` becomes non-zero the rest stays loose."""
+        cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
+        with nogil:
+            self.core.build(threads, flag)
+
+    @property
+    def built_permille(self):
+        """How far the running build is, in thousandths; 1000 when none runs."""
+        return self.core.built_permille()
 
     def delete(self, const int64_t[::1] keys, *, unsigned int threads):
         """Delete rows by key; returns how many existed."""
@@ -139,23 +156,27 @@ cdef class Graph:
         finally:
             self.core.thaw()
 
-    def restore(self, sections, *, bint in_place):
+    def restore(self, sections, *, bint in_place, unsigned int threads):
         """Become what ``dump`` returned; None, or what is wrong with the sections (the graph is empty then).
 
-        ``in_place`` keeps rows and links where they lie when they are writable; the arrays are kept alive.
+        ``in_place`` keeps rows, links and codes where they lie when they are writable; the arrays are kept alive.
+        Codes that are not there are made again.
         """
         cdef size_t slots = len(sections["states"]), base = self.core.base_links()
-        cdef size_t stride = self.core.row_stride()
-        shapes = {"rows": (slots, stride), "links": (slots, base), "levels": (slots,), "states": (slots,),
-                  "keys": (slots,), "scales": (slots,), "fingerprints": (slots,), "twin_heads": (slots,),
-                  "head": (HEAD,), "upper": (len(sections["upper"]),)}
+        cdef size_t coded = slots if len(sections.get("codes", ())) else 0
+        shapes = {"rows": (slots, self.core.row_stride()), "links": (slots, base), "levels": (slots,),
+                  "states": (slots,), "keys": (slots,), "scales": (slots,), "fingerprints": (slots,),
+                  "twin_heads": (slots,), "head": (HEAD,), "upper": (len(sections["upper"]),)}
+        if coded:
+            shapes |= {"codes": (slots, self.core.record_stride()), "center": (self.dims,)}
         for name, shape in shapes.items():
             if sections[name].shape != shape:
                 return f"section {name} has shape {sections[name].shape} instead of {shape}"
-        rows, links = np.ascontiguousarray(sections["rows"]), np.ascontiguousarray(sections["links"])
-        in_place = in_place and rows.flags.writeable and links.flags.writeable
-        wrong = self.take_in(rows, links, in_place, sections)
-        self.mapped = (rows, links) if in_place and wrong is None else None
+        used = {name: np.ascontiguousarray(sections[name]) for name in shapes}
+        large = [used[name] for name in ("rows", "links", "codes") if name in used]
+        in_place = in_place and all(array.flags.writeable for array in large)
+        wrong = self.take_in(used, in_place, threads)
+        self.mapped = large if in_place and wrong is None else None
         return wrong
 
     cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1:
@@ -171,9 +192,12 @@ cdef class Graph:
 
     cdef dict copy_out(self):
         cdef size_t slots = self.core.slots(), upper_count = self.core.upper_links(), base = self.core.base_links()
+        cdef size_t coded = slots if self.core.coded() else 0
+        cdef Arrays arrays
         out = {
             "rows": np.empty((slots, self.core.row_stride()), dtype=np.uint8),
             "links": np.empty((slots, base), dtype=np.uint32),
+            "codes": np.empty((coded, self.core.record_stride()), dtype=np.uint8),
             "levels": np.empty(slots, dtype=np.uint8),
             "states": np.empty(slots, dtype=np.uint8),
             "keys": np.empty(slots, dtype=np.int64),
@@ -181,43 +205,50 @@ cdef class Graph:
             "fingerprints": np.empty(slots, dtype=np.uint64),
             "twin_heads": np.empty(slots, dtype=np.uint32),
             "upper": np.empty(upper_count, dtype=np.uint32),
-            "head": np.empty(HEAD, dtype=np.int64),
+            "center": np.empty(self.dims if coded else 0, dtype=np.float32),
+            "head": np.zeros(HEAD, dtype=np.int64),
         }
-        cdef uint8_t[::1] rows = out["rows"].reshape(-1), levels = out["levels"], states = out["states"]
-        cdef uint32_t[::1] links = out["links"].reshape(-1), twins = out["twin_heads"], upper = out["upper"]
-        cdef int64_t[::1] keys = out["keys"], head = out["head"]
-        cdef float32_t[::1] scales = out["scales"]
-        cdef uint64_t[::1] prints = out["fingerprints"]
-        cdef uint32_t* link_data = &links[0] if links.shape[0] else NULL
-        cdef uint32_t* upper_data = &upper[0] if upper_count else NULL
-        if slots == 0:
-            head[:] = 0
-            head[0] = -1
-            return out
-        with nogil:
-            self.core.dump(<char*>&rows[0], link_data, &levels[0], &states[0], &keys[0], &scales[0], &prints[0],
-                           &twins[0], upper_data, &head[0])
+        out["head"][0] = -1
+        if slots:
+            fill_arrays(&arrays, out)
+            with nogil:
+                self.core.dump(arrays)
         return out
 
-    cdef object take_in(self, object rows_in, object links_in, cbool in_place, object sections):
-        # Typed views check the kind of number; a section of another one raises here.
-        cdef const uint8_t[::1] rows = rows_in.reshape(-1)
-        cdef const uint32_t[::1] links = links_in.reshape(-1), upper = np.ascontiguousarray(sections["upper"])
-        cdef const uint8_t[::1] levels = np.ascontiguousarray(sections["levels"])
-        cdef const uint8_t[::1] states = np.ascontiguousarray(sections["states"])
-        cdef const int64_t[::1] keys = np.ascontiguousarray(sections["keys"])
-        cdef const float32_t[::1] scales = np.ascontiguousarray(sections["scales"])
-        cdef const uint64_t[::1] prints = np.ascontiguousarray(sections["fingerprints"])
-        cdef const uint32_t[::1] twins = np.ascontiguousarray(sections["twin_heads"])
-        cdef const int64_t[::1] head = np.ascontiguousarray(sections["head"])
-        cdef size_t slots = states.shape[0]
-        cdef uint32_t* link_data = <uint32_t*>&links[0] if links.shape[0] else NULL
-        cdef const uint32_t* upper_data = &upper[0] if upper.shape[0] else NULL
+    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads):
+        cdef Arrays arrays
         cdef const char* wrong = NULL
-        if slots == 0:
+        if len(sections["states"]) == 0:
             self.core.clear()
             return None
+        fill_arrays(&arrays, sections)
         with nogil:
-            wrong = self.core.restore(<char*>&rows[0], link_data, in_place, &levels[0], &states[0], &keys[0],
-                                      &scales[0], &prints[0], &twins[0], upper_data, upper.shape[0], &head[0], slots)
+            wrong = self.core.restore(arrays, in_place, threads)
         return None if wrong == NULL else wrong.decode()
+
+
+cdef int fill_arrays(Arrays* arrays, dict sections) except -1:
+    """Point at the data of contiguous sections; the typed views check the kind of number, another one raises."""
+    cdef const uint8_t[::1] rows = sections["rows"].reshape(-1), levels = sections["levels"]
+    cdef const uint8_t[::1] states = sections["states"], codes = sections.get("codes", NOTHING).reshape(-1)
+    cdef const uint32_t[::1] links = sections["links"].reshape(-1), upper = sections["upper"]
+    cdef const uint32_t[::1] twins = sections["twin_heads"]
+    cdef const int64_t[::1] keys = sections["keys"], head = sections["head"]
+    cdef const float32_t[::1] scales = sections["scales"]
+    cdef const float32_t[::1] center = sections.get("center", NO_CENTER)
+    cdef const uint64_t[::1] prints = sections["fingerprints"]
+    arrays.rows = <char*>&rows[0]
+    arrays.links = <uint32_t*>&links[0] if links.shape[0] else NULL
+    arrays.codes = <char*>&codes[0] if codes.shape[0] else NULL
+    arrays.levels = <uint8_t*>&levels[0]
+    arrays.states = <uint8_t*>&states[0]
+    arrays.keys = <int64_t*>&keys[0]
+    arrays.scales = <float32_t*>&scales[0]
+    arrays.fingerprints = <uint64_t*>&prints[0]
+    arrays.twin_heads = <uint32_t*>&twins[0]
+    arrays.upper = <uint32_t*>&upper[0] if upper.shape[0] else NULL
+    arrays.upper_count = upper.shape[0]
+    arrays.center = <float32_t*>&center[0] if center.shape[0] else NULL
+    arrays.head = <int64_t*>&head[0]
+    arrays.slots = states.shape[0]
+    return 0

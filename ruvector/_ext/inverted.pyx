@@ -1,7 +1,7 @@
 """The compiled engine for sparse rows: keys, rows and inverted lists; all long work runs without the interpreter lock.
 
 The methods are those of ruvector._ext.graph.Graph, with SparseVectors for rows and queries. What does not apply to
-exact lists (``ef``, ``scan_rows``, threads of a build, ``in_place``) is taken and left alone.
+exact lists (``ef``, ``scan_rows``, ``loose``, threads of a build, ``in_place``) is taken and left alone.
 """
 
 from libcpp.vector cimport vector
@@ -33,7 +33,15 @@ cdef class Inverted:
     def __len__(self):
         return self.core.size()
 
-    def upsert(self, const int64_t[::1] keys, rows, *, unsigned int threads):
+    @property
+    def built_permille(self):
+        """Return 1000: every row is in its lists at once."""
+        return 1000
+
+    def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
+        """Do nothing: no row is ever loose."""
+
+    def upsert(self, const int64_t[::1] keys, rows, *, bint loose, unsigned int threads):
         """Insert or replace rows; returns how many were not already there as they are."""
         cdef const int64_t[::1] starts = rows.indptr
         cdef const uint32_t[::1] dims = rows.indices
@@ -128,7 +136,7 @@ cdef class Inverted:
         cdef int64_t[::1] view = out
         with nogil:
             self.core.figures(&view[0])
-        return dict(zip(FIGURES, out.tolist()))
+        return dict(zip(FIGURES, out.tolist())) | {"loose": 0, "code_bytes": 0}  # what only a graph has
 
     def dump(self):
         """Return a consistent copy of everything as arrays; writers wait, readers go on."""
@@ -139,7 +147,7 @@ cdef class Inverted:
         finally:
             self.core.thaw()
 
-    def restore(self, sections, *, bint in_place):
+    def restore(self, sections, *, bint in_place, unsigned int threads):
         """Become what ``dump`` returned; None, or what is wrong with the sections (the index is empty then)."""
         # Typed views check the kind of number; a section of another one raises here.
         cdef const int64_t[::1] keys = np.ascontiguousarray(sections["keys"])

@@ -8,9 +8,10 @@ from ruvector.index.checks import rows_differ, usable_rows
 from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import Keys, VectorIndex, Vectors
+from ruvector.index.protocol import BuildProgress, Keys, VectorIndex, Vectors
 
 __all__ = [
+    "BuildProgress",
     "Index",
     "KeyedIndex",
     "Keys",

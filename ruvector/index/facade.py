@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import KeysIn, VectorIndex, VectorsIn
+from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex, VectorsIn
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
@@ -94,10 +95,12 @@ class Index:
         """Tell whether a key has a row."""
         return isinstance(key, str) == self._has_text_keys and self._index.contains(key)
 
-    def add(self, keys: KeysIn, vectors: VectorsIn) -> int:
+    def add(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys whole numbers or texts [n], vectors [n, dims]; returns how many changed.
 
-        The first keys decide which of the two all keys are.
+        The first keys decide which of the two all keys are. Many rows in one call build several times as fast as the
+        same rows in many calls; where they do not fit one call, ``defer`` them and ``build`` in the end. Deferred rows
+        are found meanwhile, by comparing them all.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -108,7 +111,15 @@ class Index:
             kind = KeyKind.TEXT if texts else KeyKind.INT64
             changed = options_from_json(options_to_json(options) | {"key_kind": str(kind)})
             self._index = KeyedIndex(changed, threads=self._threads)
-        return self._index.upsert(keys, vectors)
+        return self._index.upsert(keys, vectors, defer=defer)
+
+    def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
+        """Link deferred rows on the threads of the index; searches go on.
+
+        ``on_progress`` is called a few times a second with share, seconds and ETA; raising from it, or Ctrl+C, ends
+        the build and leaves an index that is whole: what was not linked stays deferred.
+        """
+        self._index.build(on_progress=on_progress or (lambda _: None))
 
     def delete(self, keys: KeysIn) -> int:
         """Delete rows; returns how many existed."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.protocol import Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
+from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
 from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
@@ -108,11 +111,13 @@ class KeyedIndex:
         """Return the number of rows."""
         return len(self._engine)
 
-    def upsert(self, keys: KeysIn, vectors: VectorsIn) -> int:
+    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys int64 [n] or n texts, vectors [n, dims] (bits: uint8 [n, bytes]).
 
         Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
         vector counts. Rows become visible in blocks, a replaced row in the same moment as its old vector goes.
+        With ``defer`` they are not linked yet: searches compare them all, until ``build`` links them all at once,
+        which is several times as fast as one after the other.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -121,7 +126,37 @@ class KeyedIndex:
         rows = checks.row_bytes(vectors, options=self.options, count=_length(keys))
         with self._writer:
             numbers = self._keys.for_write(keys)
-            return self._engine.upsert(numbers, rows, threads=self._threads)
+            return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
+
+    def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
+        """Link deferred rows; searches go on, other writers wait.
+
+        ``on_progress`` is called about every BUILD_PROGRESS_SECONDS from this thread; an exception it raises ends the
+        build early (what was not linked stays deferred) and is raised here.
+        """
+        with self._writer:
+            if on_progress is None:
+                self._engine.build(threads=self._threads)
+            else:
+                self._build_watched(on_progress)
+
+    def _build_watched(self, on_progress: Callable[[BuildProgress], None]) -> None:
+        cancel = np.zeros(1, dtype=np.uint8)
+        started = time.monotonic()
+        with ThreadPoolExecutor(1, thread_name_prefix="ruvector-build") as pool:
+            building = pool.submit(self._engine.build, threads=self._threads, cancel=cancel)
+            try:
+                while not building.done():
+                    wait([building], limits.BUILD_PROGRESS_SECONDS)
+                    share, seconds = self._engine.built_permille / 1000, time.monotonic() - started
+                    if not building.done():
+                        eta = seconds / share - seconds if share > 0 else None
+                        on_progress(BuildProgress(share, seconds, eta))
+            except BaseException:
+                cancel[0] = 1
+                raise
+            building.result()
+        on_progress(BuildProgress(1.0, time.monotonic() - started, 0.0))
 
     def delete(self, keys: KeysIn) -> int:
         """Delete rows; returns how many existed. No search that starts afterwards returns them."""
@@ -220,7 +255,7 @@ class KeyedIndex:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:
-                wrong = self._engine.restore(sections, in_place=in_place)
+                wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
                     wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"
@@ -245,7 +280,7 @@ class KeyedIndex:
             "ef_search": options.ef_search,
             "engine": kernels.simd_name(),
             **figures,
-            "bytes": figures["row_bytes"] + figures["link_bytes"] + figures["table_bytes"],
+            "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -46,6 +47,15 @@ Rows: TypeAlias = Any  # of an engine: uint8 [n, row bytes], or SparseVectors fo
 Answers: TypeAlias = "tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]"
 
 
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """How far a build is: share from 0 to 1, seconds since it began, seconds it may still take (None: unknown yet)."""
+
+    share: float
+    seconds: float
+    eta_seconds: float | None
+
+
 class VectorIndex(Protocol):
     """Keyed vectors with a search. Any number of threads may search while others write; writers take turns."""
 
@@ -58,8 +68,15 @@ class VectorIndex(Protocol):
         """Return the number of rows."""
         ...
 
-    def upsert(self, keys: KeysIn, vectors: VectorsIn) -> int:
-        """Insert or replace rows; returns how many changed. Twice equals once; of a repeated key the last counts."""
+    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
+        """Insert or replace rows; returns how many changed. Twice equals once; of a repeated key the last counts.
+
+        Deferred rows are found by comparing them all, until ``build`` links them.
+        """
+        ...
+
+    def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
+        """Link deferred rows, all at once; an exception of ``on_progress`` ends the build and is raised."""
         ...
 
     def delete(self, keys: KeysIn) -> int:
@@ -123,8 +140,17 @@ class Engine(Protocol):
         """Return the number of rows."""
         ...
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Rows, *, threads: int) -> int:
+    @property
+    def built_permille(self) -> int:
+        """Return how far the running build is; 1000 when none runs."""
+        ...
+
+    def upsert(self, keys: npt.NDArray[np.int64], rows: Rows, *, loose: bool, threads: int) -> int:
         """Insert or replace rows; returns how many were not already there as they are."""
+        ...
+
+    def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
+        """Link loose rows; when cancelled the rest stays loose."""
         ...
 
     def delete(self, keys: npt.NDArray[np.int64], *, threads: int) -> int:
@@ -165,6 +191,6 @@ class Engine(Protocol):
         """Return a consistent copy of everything as arrays."""
         ...
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong."""
         ...

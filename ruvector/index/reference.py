@@ -48,7 +48,15 @@ class ReferenceGraph:
         """Return the number of rows."""
         return len(self.rows.slot_of)
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, threads: int) -> int:
+    @property
+    def built_permille(self) -> int:
+        """Return 1000: every row is linked at once."""
+        return 1000
+
+    def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
+        """Do nothing: no row is ever loose."""
+
+    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int) -> int:
         """Insert or replace rows one after the other; returns how many were not already there as they are."""
         with self._lock:
             last = {key: at for at, key in enumerate(keys.tolist())}
@@ -139,7 +147,7 @@ class ReferenceGraph:
         with self._lock:
             return reference_sections.dump(self)
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong with the sections."""
         with self._lock:
             self.clear()

@@ -32,7 +32,15 @@ class ReferenceInverted:
         """Return the number of rows."""
         return len(self._rows)
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: SparseVectors, *, threads: int) -> int:
+    @property
+    def built_permille(self) -> int:
+        """Return 1000: no row is ever loose."""
+        return 1000
+
+    def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
+        """Do nothing."""
+
+    def upsert(self, keys: npt.NDArray[np.int64], rows: SparseVectors, *, loose: bool, threads: int) -> int:
         """Insert or replace rows; returns how many were not already there as they are."""
         with self._lock:
             changed = 0
@@ -165,6 +173,8 @@ class ReferenceInverted:
                 "repairs": 0,
                 "row_bytes": 8 * elements,
                 "link_bytes": 0,
+                "loose": 0,
+                "code_bytes": 0,
                 "table_bytes": 100 * len(rows),
             }
 
@@ -180,7 +190,7 @@ class ReferenceInverted:
                 "head": np.array([len(rows), self._dims], dtype=np.int64),
             }
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool) -> str | None:
+    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong with the sections."""
         self.clear()
         for name, dtype in _TYPES.items():
@@ -197,7 +207,7 @@ class ReferenceInverted:
             return "a row is missing, or holds a zero"
         if self._metric is Metric.COSINE and not rows.lengths.all():
             return "a row is all zeros"
-        self.upsert(keys, rows, threads=1)
+        self.upsert(keys, rows, loose=False, threads=1)
         if len(self) != len(keys):
             self.clear()
             return "a key occurs twice"

@@ -54,6 +54,7 @@ def dump(graph: ReferenceGraph) -> Sections:
     return {
         "rows": data,
         "links": links,
+        "codes": np.zeros((0, (-(-rows.dims // 64) * 32 + 16 + 15) // 16 * 16), dtype=np.uint8),  # it walks on rows
         "levels": levels,
         "states": states,
         "keys": keys,
@@ -61,6 +62,7 @@ def dump(graph: ReferenceGraph) -> Sections:
         "fingerprints": fingerprints,
         "twin_heads": np.array([rows.twin_head.get(slot, _EMPTY) for slot in range(slots)], dtype=np.uint32),
         "upper": np.array(upper, dtype=np.uint32),
+        "center": np.zeros(0, dtype=np.float32),
         "head": np.array(head, dtype=np.int64),
     }
 
@@ -169,4 +171,6 @@ def figures(graph: ReferenceGraph) -> dict[str, int]:
         "table_bytes": slots * 100,
         "chunk_bytes": rows.data.nbytes,
         "degree_thousandths": degrees * 1000 // len(nodes) if nodes else 0,
+        "code_bytes": 0,
+        "loose": 0,
     }

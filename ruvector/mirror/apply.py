@@ -45,8 +45,13 @@ def apply_batch(mirror: Mirror, reader: TableReader, batch: ChangeBatch, *, also
     mirror.move_to(batch.snapshot, batch.lsn, applied=len(keys))
 
 
-def write_rows(mirror: Mirror, rows: DecodedRows, *, expected: Sequence[str] | None = None) -> None:
-    """Put rows into the index; expected keys that have no usable row any more are deleted from it."""
+def write_rows(
+    mirror: Mirror, rows: DecodedRows, *, expected: Sequence[str] | None = None, defer: bool = False
+) -> None:
+    """Put rows into the index; expected keys that have no usable row any more are deleted from it.
+
+    With ``defer`` the index links them later, all at once.
+    """
     index, options = mirror.index, mirror.collection.options
     keys, vectors = rows.keys, rows.vectors
     zero: list[str] = []
@@ -56,7 +61,7 @@ def write_rows(mirror: Mirror, rows: DecodedRows, *, expected: Sequence[str] | N
             zero = key_texts(select(keys, ~usable))
             keys, vectors = select(keys, usable), vectors[usable]
     if len(keys):
-        index.upsert(keys, vectors)
+        index.upsert(keys, vectors, defer=defer)
     missing, wrong = key_texts(rows.missing_keys), key_texts(rows.wrong_keys)
     if expected is not None:
         present = key_texts(keys)

@@ -18,7 +18,7 @@ from ruvector.errors import (
     RuvectorError,
     StaleOwner,
 )
-from ruvector.index import options_to_json
+from ruvector.index import BuildProgress, options_to_json
 from ruvector.mirror import generations, verify
 from ruvector.mirror.apply import catch_up, write_rows
 from ruvector.mirror.generations import Label
@@ -150,6 +150,7 @@ class MirrorWorker:
         also: set[str] = set()
         if not self._go_back(also) and not self._load():
             self._copy(resume=None)
+        self._build()
         self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
         self._publish(force=True)
         catch_up(self.mirror, reader, also=also)
@@ -239,7 +240,7 @@ class MirrorWorker:
             self._check_stop(label=self._copy_label(last_key, copied))
             with reader.at_snapshot():
                 rows = reader.chunk_after(last_key)
-            write_rows(mirror, rows)
+            write_rows(mirror, rows, defer=True)
             copied += rows.row_count
             last_key = rows.last_key if rows.last_key is not None else last_key
             elapsed = max(self._clock.now() - started, 1e-6)
@@ -256,6 +257,21 @@ class MirrorWorker:
                 self._save_copy(self._copy_label(last_key, copied))
                 saved_at, save_cost = self._clock.now(), self._clock.now() - before
         mirror.progress = replace(mirror.progress, rows_total=copied, eta_seconds=0.0)
+        self._save_copy(self._copy_label(last_key, copied))  # a kill while the graph is built costs no copy
+
+    def _build(self) -> None:
+        """Link what the first copy deferred; also after a restart that found it unfinished."""
+        mirror = self.mirror
+        if mirror.index.stats()["loose"] == 0:
+            return
+
+        def report(progress: BuildProgress) -> None:
+            self._check_stop()
+            eta = "" if progress.eta_seconds is None else f", about {progress.eta_seconds:.0f} s to go"
+            mirror.put_off(MirrorState.CATCHING_UP, f"building the graph: {progress.share:.0%}{eta}")
+            self._publish()
+
+        mirror.index.build(on_progress=report)
 
     def _copy_label(self, last_key: str | None, copied: int) -> Label:
         return self._label("copying", self._checkpoint_id, last_key=last_key, rows_copied=copied)

@@ -43,10 +43,10 @@ class SlowIndex:
         if self._random.random() < 0.3:
             time.sleep(self._random.random() * 0.01)
 
-    def upsert(self, keys, vectors):
+    def upsert(self, keys, vectors, **options):
         done = 0
         for start in range(0, len(keys), 2):
-            done += self._index.upsert(keys[start : start + 2], vectors[start : start + 2])
+            done += self._index.upsert(keys[start : start + 2], vectors[start : start + 2], **options)
             self._pause()
         return done
 

@@ -247,13 +247,13 @@ def test_compiled_and_numpy_engine_read_each_other(metric, element):
     compiled, numpy_twin = type(hnsw(4)._engine)(**given), ReferenceGraph(**given)
     data = np.ascontiguousarray(rows).view(np.uint8).reshape(count, -1)
     for engine in (compiled, numpy_twin):
-        engine.upsert(np.arange(count), data, threads=1)
+        engine.upsert(np.arange(count), data, loose=False, threads=1)
         engine.delete(np.arange(0, 60, 2), threads=1)
     queries = rows[:9] if element is ElementType.BIT else rows[:9].astype(np.float32)
     asked = np.ascontiguousarray(queries).view(np.uint8).reshape(9, -1)
     for source, target in ((compiled, numpy_twin), (numpy_twin, compiled)):
         sections = source.dump()
-        assert target.restore(sections, in_place=False) is None
+        assert target.restore(sections, in_place=False, threads=1) is None
         again = target.dump()
         for name in sections:
             np.testing.assert_allclose(again[name], sections[name], rtol=1e-6, err_msg=name)

@@ -104,6 +104,16 @@ def test_dims_may_be_a_thousand_million():
     assert (keys.tolist(), distances.tolist()) == ([1, 2], [-4, 0])
 
 
+def test_deferred_rows_are_in_their_lists_already():
+    index = Index(50, "ip", dtype="sparse")
+    table = sparse_table(30)
+    index.add(range(30), packed(table), defer=True)
+    shares = []
+    index.build(on_progress=lambda progress: shares.append(progress.share))
+    assert (shares[-1], index.stats()["loose"]) == (1.0, 0)
+    assert index.search(packed(table[:1]), 30)[1].shape == (1, 30)
+
+
 def test_rows_are_replaced_and_repeats_change_nothing():
     index = sparse_index(10)
     table = sparse_table(6, 10, whole=True)
@@ -382,7 +392,7 @@ def test_engine_refuses_arrays_that_would_lead_it_astray():
             values=np.array(values, dtype=np.float32),
         )
         with pytest.raises(ValueError, match=r"row|index|indices"):
-            engine.upsert(np.array([1]), rows, threads=1)
+            engine.upsert(np.array([1]), rows, loose=False, threads=1)
 
 
 def test_set_flag_cancels_a_search():

@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <vector>
+
+#include "hnsw/codes.hpp"
 
 namespace ruvector {
 
@@ -82,13 +86,63 @@ class SortedPool {
         *slot = items_[cursor_++].slot;
         return true;
     }
-    const std::vector<Candidate>& sorted() { return items_; }
+    size_t finish() const { return items_.size(); }
+    Edge found(size_t at) const { return {items_[at].distance, items_[at].slot}; }
 
   private:
     std::vector<Candidate> items_;
     size_t width_ = 0;
     size_t weight_ = 0;
     size_t cursor_ = 0;
+};
+
+// The sorted array where every node stands for one row: eight bytes a candidate, half as much to move.
+class NarrowPool {
+  public:
+    void begin(size_t width) {
+        if (items_.size() < width + 1) items_.resize(width + 1);
+        width_ = width;
+        count_ = cursor_ = 0;
+        reach_ = std::numeric_limits<float>::infinity();
+    }
+    bool admits(float distance) const { return distance < reach_ || count_ < width_; }
+    void push(float distance, uint32_t slot, uint32_t) {
+        Edge* items = items_.data();
+        size_t low = 0, high = count_;
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (items[middle].distance <= distance) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if (low == width_) return;
+        if (count_ < width_) ++count_;
+        std::memmove(items + low + 1, items + low, (count_ - 1 - low) * sizeof(Edge));
+        items[low] = {distance, slot};
+        cursor_ = std::min(cursor_, low);
+        if (count_ == width_) reach_ = items[width_ - 1].distance;
+    }
+    bool next(uint32_t* slot) {
+        Edge* items = items_.data();
+        while (cursor_ < count_ && (items[cursor_].slot & EXPANDED)) ++cursor_;
+        if (cursor_ == count_) return false;
+        *slot = items[cursor_].slot;
+        items[cursor_++].slot |= EXPANDED;
+        return true;
+    }
+    size_t finish() const { return count_; }
+    Edge found(size_t at) const { return {items_[at].distance, items_[at].slot & ~EXPANDED}; }
+
+  private:
+    static constexpr uint32_t EXPANDED = 0x80000000u;  // slots are smaller: SLOTS_MAX
+
+    std::vector<Edge> items_;
+    size_t width_ = 0;
+    size_t count_ = 0;
+    size_t cursor_ = 0;
+    float reach_ = 0.0f;
 };
 
 // The same beam as two heaps, for widths where moving the array would be quadratic.
@@ -122,10 +176,11 @@ class HeapPool {
         frontier_.pop_back();
         return true;
     }
-    const std::vector<Candidate>& sorted() {
+    size_t finish() {
         std::sort(found_.begin(), found_.end(), nearer_candidate);
-        return found_;
+        return found_.size();
     }
+    Edge found(size_t at) const { return {found_[at].distance, found_[at].slot}; }
 
   private:
     static bool farther(const Edge& left, const Edge& right) { return nearer(right, left); }
@@ -139,13 +194,19 @@ class HeapPool {
 // Everything a worker needs, kept between searches so that a hop allocates nothing.
 struct Scratch {
     Visited visited;
+    NarrowPool narrow;
     SortedPool pool;
     HeapPool heap;
+    CodeProbe code;
     std::vector<uint32_t> around;   // unseen neighbours of the node at hand
+    std::vector<float> apart;       // how far they are
+    std::vector<const uint8_t*> records;  // their codes
+    std::vector<int32_t> dots;      // what the kernel made of them
     std::vector<Edge> edges;        // candidates of one list of links
     std::vector<Edge> chosen;       // those the diversity rule keeps
     std::vector<Edge> hidden;       // those it does not
     std::vector<uint32_t> dead;     // deleted nodes on the way of a repair
+    std::vector<Edge> nearest;      // the exact answer while candidates are looked at
     std::vector<float> probe;       // a widened f16 row
     std::vector<float> candidate;   // another one
 };

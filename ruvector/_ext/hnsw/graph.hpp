@@ -7,6 +7,10 @@
 // A slot holds a row. A slot that is a node of the graph is live, or dead: a deleted row that still guides searches
 // until `repair` has linked around it. Rows equal to a node's row are its twins: they hang on it and stay out of the
 // graph, because a neighbourhood full of equal rows has no way out.
+//
+// From CODE_ROWS_MIN rows on, every node has a small code (hnsw/codes.hpp), and searches walk on the codes alone; the
+// rows themselves are read only for the few candidates that may belong to the answer. A node can be loose: stored and
+// found, by comparing its code, but not linked yet.
 #ifndef RUVECTOR_HNSW_GRAPH_HPP
 #define RUVECTOR_HNSW_GRAPH_HPP
 
@@ -35,7 +39,28 @@ struct Options {
     bool linked;  // false: a flat index, rows and keys without links
 };
 
+// The flat arrays that a graph is stored as, one entry per slot but for the last five.
+struct Arrays {
+    char* rows;
+    uint32_t* links;  // base_links() a slot
+    char* codes;      // null when there are none
+    uint8_t* levels;
+    uint8_t* states;
+    int64_t* keys;
+    float* scales;
+    uint64_t* fingerprints;
+    uint32_t* twin_heads;
+    uint32_t* upper;  // the lists of the upper levels, in slot order
+    size_t upper_count;
+    float* center;    // [dims], what the codes are relative to
+    int64_t* head;    // HEAD numbers
+    size_t slots;
+};
+
+constexpr size_t CODE_ROWS_MIN = 1024;  // rows from which on there are codes; fewer are scanned faster than walked
 constexpr size_t BLOCK_ROWS = 256;      // rows linked at once; they see each other by comparing all pairs
+constexpr size_t BULK_ROWS_MIN = 4096;   // rows from which on linking all at once is worth its preparation
+constexpr size_t EXACT_EDGES = 3;        // candidates compared exactly for every link there is room for
 constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
 constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
@@ -54,7 +79,10 @@ class Graph {
     Graph& operator=(const Graph&) = delete;
 
     // Writers; they wait for each other.
-    size_t upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads);
+    // `loose` stores the rows without linking them: they are found by comparing their codes until `build` links them.
+    size_t upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads);
+    // Link what is loose; when `cancel` becomes true the rest stays loose.
+    void build(unsigned threads, const volatile uint8_t* cancel);
     size_t erase(const int64_t* keys, size_t count, unsigned threads);
     void repair(unsigned threads);
     void clear();
@@ -69,6 +97,7 @@ class Graph {
     void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found);
     size_t live_keys(int64_t* keys, size_t room);
     size_t size() const { return live_count_.load(); }
+    uint32_t built_permille() const { return built_permille_.load(); }  // of the build that is running, else 1000
     void figures(int64_t* out);  // FIGURES numbers, see there
 
     // A copy of everything, and back. The writer's lock is held from `freeze` to `thaw`.
@@ -78,21 +107,25 @@ class Graph {
     size_t upper_links() const;
     size_t row_stride() const { return rows_.stride(); }
     size_t base_links() const { return base_links_; }
-    void dump(char* rows, uint32_t* links, uint8_t* levels, uint8_t* states, int64_t* keys, float* scales,
-              uint64_t* fingerprints, uint32_t* twin_heads, uint32_t* upper, int64_t* head) const;
-    // Null when all is well, else what is wrong with the sections; the graph is empty then.
-    const char* restore(char* rows, uint32_t* links, bool in_place, const uint8_t* levels, const uint8_t* states,
-                        const int64_t* keys, const float* scales, const uint64_t* fingerprints,
-                        const uint32_t* twin_heads, const uint32_t* upper, size_t upper_count, const int64_t* head,
-                        size_t slots);
+    bool coded() const { return coded_; }
+    size_t record_stride() const { return records_.stride(); }
+    // Copy everything out; `arrays` has room for slots() entries, codes and center only when coded().
+    void dump(const Arrays& arrays) const;
+    // Null when all is well, else what is wrong with the sections; the graph is empty then. `in_place` uses the memory
+    // of rows, links and codes, which must outlive the graph. Without codes they are made again.
+    const char* restore(const Arrays& arrays, bool in_place, unsigned threads);
 
-    static constexpr size_t FIGURES = 12;
+    static constexpr size_t FIGURES = 14;
     static constexpr size_t HEAD = 8;
 
   private:
     struct Block;
     struct Back;
     struct Mended;
+    struct RowMeasure;
+    struct CodeMeasure;
+    struct Bulk;
+    struct BulkScratch;
 
     // geometry
     uint32_t* links(uint32_t slot, uint32_t level) const {
@@ -120,35 +153,79 @@ class Graph {
     // search (hnsw/search.hpp)
     std::unique_ptr<Scratch> borrow();
     void give_back(std::unique_ptr<Scratch> scratch);
-    template <class Pool>
-    bool beam(const Probe& probe, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
+    template <class Measure, class Pool>
+    bool beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
               const volatile uint8_t* cancel) const;
-    void gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
-    uint32_t descend(const Probe& probe, uint32_t stop, float* best) const;
+    size_t gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
+    template <class Measure>
+    uint32_t descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const;
+    template <class Measure, class Pool>
+    bool explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
+                 const volatile uint8_t* cancel) const;
     template <class Pool>
     int64_t walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                  const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
+    template <class Pool>
+    void refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const;
+    int64_t name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const;
     int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
                  float* distances) const;
 
     // insert (hnsw/insert.hpp)
-    void upsert_block(const int64_t* keys, const char* rows, size_t count, unsigned threads, size_t* changed);
+    void upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
+                      size_t* changed);
     void plan_rows(const int64_t* keys, const char* rows, size_t count, Block& block);
     void adopt_row(int64_t key, const char* row, Block& block);
     void return_slots(Block& block) noexcept;
     uint32_t take_slot();
     void reserve_rows(size_t more);
+    void start_codes(const char* rows, size_t count, unsigned threads);
+    std::vector<uint32_t> node_slots() const;
+    void make_codes(const std::vector<uint32_t>& nodes, const char* rows, size_t count, unsigned threads);
+    void encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records, unsigned threads);
     uint32_t draw_level();
     void lay_out(Block& block) const;
     void link_block(Block& block, unsigned threads);
     void find_links(Block& block, size_t index, Scratch& scratch);
-    void level_links(Block& block, size_t index, uint32_t level, Scratch& scratch);
+    template <class Measure>
+    void seek_links(const Measure& measure, Block& block, size_t index, Scratch& scratch);
+    template <class Measure>
+    void level_links(const Measure& measure, Block& block, size_t index, uint32_t level, Scratch& scratch);
+    void measure_again(uint32_t slot, size_t limit, Scratch& scratch) const;
     void diversify(std::vector<Edge>& edges, size_t limit, Scratch& scratch) const;
     void turn_around(Block& block) const;
     void mend_target(Block& block, size_t group, Scratch& scratch) const;
     void publish_links(const Block& block);
-    void publish(Block& block);
+    void publish(Block& block, bool loose);
+    void raise_entry(uint32_t slot);
+    void tie(uint32_t slot);
     void hang_twin(uint32_t slot, uint32_t head);
+
+    // many at once (hnsw/bulk.hpp)
+    void link_loose(unsigned threads, const volatile uint8_t* cancel);
+    void link_bulk(unsigned threads, const volatile uint8_t* cancel);
+    void code_nodes(Bulk& bulk, unsigned threads);
+    void order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
+    void gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
+                           std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    void divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed, BulkScratch& scratch,
+                const volatile uint8_t* cancel) const;
+    std::vector<std::vector<uint32_t>> split(const Bulk& bulk, const std::vector<uint32_t>& members, size_t depth,
+                                             uint64_t seed, unsigned threads,
+                                             std::vector<BulkScratch>& scratch) const;
+    void compare_leaf(Bulk& bulk, const uint32_t* members, size_t count, BulkScratch& scratch) const;
+    static void offer(Bulk& bulk, uint32_t node, const Edge* edges, size_t count);
+    void choose_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
+                      std::vector<BulkScratch>& scratch) const;
+    void prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& scratch) const;
+    void turn_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
+                    std::vector<BulkScratch>& scratch) const;
+    void seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
+                         const volatile uint8_t* cancel);
+    void advance(uint32_t from, uint32_t to, size_t done, size_t total) {
+        built_permille_ = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
+    }
+    void publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level);
 
     // delete and repair (hnsw/repair.hpp)
     void drop(uint32_t slot);
@@ -163,9 +240,13 @@ class Graph {
     void mend_node(uint32_t slot, uint32_t level, Scratch& scratch, std::vector<uint32_t>& out) const;
     std::vector<uint32_t> unreached() const;
     void relink_lost(unsigned threads);
+    void relink(const std::vector<uint32_t>& nodes, unsigned threads);
+    bool is_loose(uint32_t slot) const { return loose_at_[slot] != EMPTY; }
+    void drop_loose(uint32_t slot);
     void bury();
     void choose_entry();
     void release() noexcept;
+    static void take_in(Records& records, char* data, size_t slots, bool in_place);
     const char* check_links() const;
     const char* rebuild(const uint32_t* upper, size_t upper_count);
 
@@ -173,6 +254,7 @@ class Graph {
 
     const Options options_;
     const Space space_;
+    Codes codes_;
     const uint32_t base_links_;
     size_t prefetch_bytes_;
     double level_scale_;
@@ -180,6 +262,7 @@ class Graph {
     // one entry per slot
     Records rows_;
     Records links_;
+    Records records_;  // codes; of nodes only
     std::vector<float> scales_;
     std::vector<uint8_t> states_;
     std::vector<uint8_t> levels_;
@@ -189,9 +272,14 @@ class Graph {
     std::vector<uint32_t> members_;  // live rows a node stands for, itself included
     std::vector<uint32_t> twin_head_, twin_next_, twin_before_;
 
+    std::vector<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
+
+    std::vector<uint32_t> loose_;  // nodes without links
     std::vector<uint32_t> free_;
     SlotTable by_key_;
     SlotTable by_row_;  // nodes only, by fingerprint
+    bool coded_ = false;      // every node has a code
+    size_t coded_rows_ = 0;   // rows there were when their mean was taken
     uint32_t slots_ = 0;
     std::atomic<size_t> live_count_{0};
     size_t dead_count_ = 0;  // nodes that stand for no row
@@ -200,6 +288,7 @@ class Graph {
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
     std::atomic<uint64_t> repairs_{0};
+    std::atomic<uint32_t> built_permille_{1000};
 
     mutable FairLock lock_;
     std::mutex writer_;
@@ -211,6 +300,7 @@ class Graph {
 
 #include "hnsw/search.hpp"
 #include "hnsw/insert.hpp"
+#include "hnsw/bulk.hpp"
 #include "hnsw/repair.hpp"
 #include "hnsw/sections.hpp"
 

@@ -36,30 +36,40 @@ struct Graph::Block {
     std::vector<uint32_t> mended;    // base_links per group, ended by EMPTY when shorter
 };
 
-inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, unsigned threads) {
+inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
     size_t changed = 0;
+    start_codes(rows, count, threads);
+    // Many rows at once are linked at once, after all of them can be found.
+    bool bulk = coded_ && !loose && count >= BULK_ROWS_MIN && count >= live_count_.load() / 2;
     for (size_t first = 0; first < count; first += BLOCK_ROWS) {
         size_t part = std::min(BLOCK_ROWS, count - first);
-        upsert_block(keys + first, rows + first * space_.row_bytes(), part, threads, &changed);
+        upsert_block(keys + first, rows + first * space_.row_bytes(), part, loose || bulk, threads, &changed);
     }
+    if (!loose) link_loose(threads, nullptr);
     repair_if_due(threads);
     return changed;
 }
 
-inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, unsigned threads,
+inline void Graph::build(unsigned threads, const volatile uint8_t* cancel) {
+    std::lock_guard<std::mutex> turn(writer_);
+    link_loose(threads, cancel);
+}
+
+inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
                                 size_t* changed) {
     Block block;
     reserve_rows(count);
     try {
         plan_rows(keys, rows, count, block);
+        if (coded_) encode_nodes(block.nodes, codes_, records_, threads);
         lay_out(block);
-        link_block(block, threads);
+        if (!loose) link_block(block, threads);
     } catch (...) {
         return_slots(block);  // nothing was published: the graph is as before
         throw;
     }
-    publish(block);
+    publish(block, loose && options_.linked);
     *changed += block.slots.size();
 }
 
@@ -74,6 +84,8 @@ inline void Graph::reserve_rows(size_t more) {
     if (slots > SLOTS_MAX) throw std::length_error("an index holds at most 2,147,483,648 rows");
     rows_.reserve(slots);
     if (options_.linked) links_.reserve(slots);
+    if (coded_) records_.reserve(slots);
+    if (loose_.capacity() < slots) loose_.reserve(std::max(slots, loose_.capacity() * 2));
     if (free_.capacity() < slots) free_.reserve(std::max(slots, free_.capacity() * 2));  // freeing must not fail
     scales_.resize(slots, 1.0f);
     levels_.resize(slots, 0);
@@ -84,11 +96,58 @@ inline void Graph::reserve_rows(size_t more) {
     twin_head_.resize(slots, EMPTY);
     twin_next_.resize(slots, EMPTY);
     twin_before_.resize(slots, EMPTY);
+    loose_at_.resize(slots, EMPTY);
     states_.resize(slots, FREE);
     // Old free slots are used first; new ones in rising order.
     free_.insert(free_.begin(), fresh, 0);
     for (size_t at = 0; at < fresh; ++at) free_[at] = uint32_t(slots - 1 - at);
     slots_ = uint32_t(slots);
+}
+
+// Give every node a code once there will be enough of them, `count` new rows included.
+inline void Graph::start_codes(const char* rows, size_t count, unsigned threads) {
+    if (coded_ || !options_.linked || !codes_.usable() || live_count_.load() + count < CODE_ROWS_MIN) return;
+    make_codes(node_slots(), rows, count, threads);
+}
+
+inline std::vector<uint32_t> Graph::node_slots() const {
+    std::vector<uint32_t> nodes;
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (states_[slot] == LIVE || states_[slot] == DEAD) nodes.push_back(slot);
+    }
+    return nodes;
+}
+
+// Code all nodes relative to the mean of them and of `count` new rows. Readers have the old codes meanwhile.
+inline void Graph::make_codes(const std::vector<uint32_t>& nodes, const char* rows, size_t count, unsigned threads) {
+    std::vector<float> buffer(options_.dims);
+    Codes codes(codes_);
+    Records records(records_.stride());
+    codes.set_center(codes.mean(nodes.size() + count, [&](size_t at) {
+        if (at < nodes.size()) return space_.probe(rows_.at(nodes[at]), scales_[nodes[at]], buffer.data());
+        const char* row = rows + (at - nodes.size()) * space_.row_bytes();
+        return space_.probe(row, space_.scale_of(row), buffer.data());
+    }));
+    records.reserve(slots_);
+    encode_nodes(nodes, codes, records, threads);
+    std::lock_guard<FairLock> guard(lock_);
+    codes_.set_center(codes.center());
+    records_.swap(records);
+    coded_rows_ = nodes.size() + count;
+    coded_ = true;
+}
+
+inline void Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
+                                unsigned threads) {
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(nodes.size(), threads, [&](unsigned worker, size_t at) {
+        Scratch& own = *scratch[worker];
+        uint32_t slot = nodes[at];
+        own.code.rotated.resize(codes.padded());
+        codes.rotate_row(space_.probe(rows_.at(slot), scales_[slot], own.probe.data()), own.code.rotated.data());
+        codes.encode(own.code.rotated.data(), records.at(slot));
+    });
+    for (auto& one : scratch) give_back(std::move(one));
 }
 
 inline uint32_t Graph::take_slot() {
@@ -185,53 +244,80 @@ inline void Graph::link_block(Block& block, unsigned threads) {
 
 // Find the links of one node on all its levels, from the standing graph and the earlier nodes of the block.
 inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
-    uint32_t slot = block.nodes[index], level = levels_[slot];
+    uint32_t slot = block.nodes[index];
     Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
-    float best = 0.0f;
-    uint32_t here = entry_ == EMPTY ? EMPTY : descend(probe, level, &best);
-    for (uint32_t at = level + 1; at-- > 0;) {
-        scratch.edges.clear();
-        if (here != EMPTY && at <= top_) {
-            scratch.visited.begin(slots_);
-            scratch.visited.mark(here);
-            scratch.pool.begin(options_.ef_construction);
-            scratch.pool.push(best, here, 1);
-            beam(probe, at, scratch.pool, scratch, false, nullptr);
-            for (const Candidate& item : scratch.pool.sorted()) {
-                if (item.slot != slot) scratch.edges.push_back({item.distance, item.slot});
-            }
-            here = scratch.pool.sorted().front().slot;
-            best = scratch.pool.sorted().front().distance;
-        }
-        level_links(block, index, at, scratch);
+    if (coded_ && codes_.prepare(probe, scratch.code)) {
+        seek_links(CodeMeasure{*this, scratch.code}, block, index, scratch);
+    } else {
+        seek_links(RowMeasure{*this, probe}, block, index, scratch);
     }
 }
 
-inline void Graph::level_links(Block& block, size_t index, uint32_t level, Scratch& scratch) {
+template <class Measure>
+void Graph::seek_links(const Measure& measure, Block& block, size_t index, Scratch& scratch) {
+    uint32_t slot = block.nodes[index], level = levels_[slot];
+    float best = 0.0f;
+    uint32_t here = entry_ == EMPTY ? EMPTY : descend(measure, level, &best, scratch);
+    for (uint32_t at = level + 1; at-- > 0;) {
+        scratch.edges.clear();
+        if (here != EMPTY && at <= top_) {
+            NarrowPool& pool = scratch.narrow;
+            scratch.visited.begin(slots_);
+            scratch.visited.mark(here);
+            pool.begin(options_.ef_construction);
+            pool.push(best, here, 1);
+            beam(measure, at, pool, scratch, false, nullptr);
+            for (size_t place = 0, count = pool.finish(); place < count; ++place) {
+                if (pool.found(place).slot != slot) scratch.edges.push_back(pool.found(place));
+            }
+            here = pool.found(0).slot;
+            best = pool.found(0).distance;
+        }
+        level_links(measure, block, index, at, scratch);
+    }
+}
+
+// Choose the links of one level among the edges found, the earlier nodes of the block and the links it has.
+template <class Measure>
+void Graph::level_links(const Measure& measure, Block& block, size_t index, uint32_t level, Scratch& scratch) {
     std::vector<Edge>& edges = scratch.edges;
     uint32_t slot = block.nodes[index];
-    Probe probe{scratch.probe.data(), scales_[slot]};
-    if (options_.element != int(Element::F16)) probe.data = rows_.at(slot);
     size_t found = edges.size();
     float worst = found < options_.ef_construction ? std::numeric_limits<float>::infinity() : edges.back().distance;
-    for (size_t at = 0; block.fresh && at < index; ++at) {
-        uint32_t other = block.nodes[at];
-        if (levels_[other] < level) continue;
-        float apart = distance(probe, other);
+    auto offer = [&](uint32_t other) {
+        float apart;
+        measure(&other, 1, &apart, scratch);
         if (apart <= worst) edges.push_back({apart, other});
+    };
+    for (size_t at = 0; block.fresh && at < index; ++at) {
+        if (levels_[block.nodes[at]] >= level) offer(block.nodes[at]);
     }
     const uint32_t* list_before = links(slot, level);
+    worst = std::numeric_limits<float>::infinity();
     for (uint32_t at = 0; !block.fresh && at < room(level) && list_before[at] != EMPTY; ++at) {
         bool twice = std::any_of(edges.begin(), edges.begin() + ptrdiff_t(found),
                                  [&](const Edge& edge) { return edge.slot == list_before[at]; });
-        if (!twice) edges.push_back({distance(probe, list_before[at]), list_before[at]});
+        if (!twice) offer(list_before[at]);
     }
     std::sort(edges.begin(), edges.end(), nearer);
     if (edges.size() > options_.ef_construction) edges.resize(options_.ef_construction);
+    if (coded_) measure_again(slot, room(level), scratch);
     diversify(edges, room(level), scratch);
     size_t list = block.lists[index] + level;
     block.counts[list] = uint32_t(scratch.chosen.size());
     std::copy(scratch.chosen.begin(), scratch.chosen.end(), block.edges.begin() + ptrdiff_t(list * base_links_));
+}
+
+// Estimates chose the edges; their rows decide the order of the nearest, and farther ones would hardly be linked.
+inline void Graph::measure_again(uint32_t slot, size_t limit, Scratch& scratch) const {
+    std::vector<Edge>& edges = scratch.edges;
+    if (edges.size() > EXACT_EDGES * limit) edges.resize(EXACT_EDGES * limit);
+    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    for (size_t at = 0; at < edges.size(); ++at) {
+        if (at + 2 < edges.size()) prefetch_row(edges[at + 2].slot);
+        edges[at].distance = distance(probe, edges[at].slot);
+    }
+    std::sort(edges.begin(), edges.end(), nearer);
 }
 
 // Keep up to `limit` of the sorted edges: each nearer to the centre than to every one kept before it.
@@ -333,9 +419,9 @@ inline void Graph::publish_links(const Block& block) {
     }
 }
 
-inline void Graph::publish(Block& block) {
+inline void Graph::publish(Block& block, bool loose) {
     std::lock_guard<FairLock> guard(lock_);
-    publish_links(block);
+    if (!loose) publish_links(block);
     for (size_t row = 0; row < block.slots.size(); ++row) {
         uint32_t slot = block.slots[row];
         if (block.replaced[row] != EMPTY) {
@@ -350,11 +436,28 @@ inline void Graph::publish(Block& block) {
         }
         states_[slot] = LIVE;
         members_[slot] = 1;
-        if (options_.linked && (entry_ == EMPTY || levels_[slot] > top_)) {
-            entry_ = slot;
-            top_ = levels_[slot];
+        if (loose) {
+            loose_at_[slot] = uint32_t(loose_.size());
+            loose_.push_back(slot);  // room was reserved with the slot
+        } else if (options_.linked) {
+            raise_entry(slot);
         }
     }
+}
+
+inline void Graph::raise_entry(uint32_t slot) {
+    if (entry_ != EMPTY && levels_[slot] <= top_) return;
+    entry_ = slot;
+    top_ = levels_[slot];
+}
+
+// A loose node has its links now.
+inline void Graph::tie(uint32_t slot) {
+    uint32_t place = loose_at_[slot], last = loose_.back();
+    loose_[place] = last;
+    loose_at_[last] = place;
+    loose_at_[slot] = EMPTY;
+    loose_.pop_back();
 }
 
 inline void Graph::hang_twin(uint32_t slot, uint32_t head) {

@@ -44,6 +44,9 @@ inline void Graph::release() noexcept {
     for (uint32_t* list : upper_) delete[] list;
     rows_.clear();
     links_.clear();
+    records_.clear();
+    codes_.forget();
+    coded_ = false;
     scales_.clear();
     states_.clear();
     levels_.clear();
@@ -54,6 +57,8 @@ inline void Graph::release() noexcept {
     twin_head_.clear();
     twin_next_.clear();
     twin_before_.clear();
+    loose_at_.clear();
+    loose_.clear();
     free_.clear();
     by_key_.clear();
     by_row_.clear();
@@ -74,14 +79,26 @@ inline void Graph::weigh(uint32_t head, uint32_t members) {
 inline void Graph::drop(uint32_t slot) {
     --live_count_;
     if (states_[slot] == TWIN) {
+        uint32_t head = twin_head_[slot];
         unhang_twin(slot);
         free_slot(slot);
+        drop_loose(head);
     } else if (!options_.linked) {
         free_slot(slot);
     } else {
         states_[slot] = DEAD;
         weigh(slot, members_[slot] - 1);
+        drop_loose(slot);
     }
+}
+
+// A loose node that stands for no row any more guides nobody: its slot is free at once.
+inline void Graph::drop_loose(uint32_t slot) {
+    if (!is_loose(slot) || !is_gone(slot)) return;
+    tie(slot);
+    by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
+    weigh(slot, 1);
+    free_slot(slot);
 }
 
 inline void Graph::unhang_twin(uint32_t slot) {
@@ -206,7 +223,7 @@ inline std::vector<uint32_t> Graph::unreached() const {
         }
     }
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (stays(slot) && !seen[slot]) lost.push_back(slot);
+        if (stays(slot) && !seen[slot] && !is_loose(slot)) lost.push_back(slot);
     }
     return lost;
 }
@@ -218,9 +235,13 @@ inline void Graph::relink_lost(unsigned threads) {
     if (dead_count_ * 2 > live_count_.load()) {
         lost.clear();
         for (uint32_t slot = 0; slot < slots_; ++slot) {
-            if (stays(slot)) lost.push_back(slot);
+            if (stays(slot) && !is_loose(slot)) lost.push_back(slot);
         }
     }
+    relink(lost, threads);
+}
+
+inline void Graph::relink(const std::vector<uint32_t>& lost, unsigned threads) {
     for (size_t first = 0; first < lost.size(); first += BLOCK_ROWS) {
         Block block;
         block.fresh = false;
@@ -249,11 +270,7 @@ inline void Graph::choose_entry() {
     entry_ = EMPTY;
     top_ = 0;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (!stays(slot)) continue;
-        if (entry_ == EMPTY || levels_[slot] > top_) {
-            entry_ = slot;
-            top_ = levels_[slot];
-        }
+        if (stays(slot) && !is_loose(slot)) raise_entry(slot);
     }
 }
 
@@ -275,7 +292,7 @@ inline void Graph::figures(int64_t* out) {
         for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) ++degrees;
         ++sampled;
     }
-    size_t per_slot = sizeof(float) + 2 + 2 * sizeof(uint64_t) + sizeof(uint32_t*) + 5 * sizeof(uint32_t);
+    size_t per_slot = sizeof(float) + 2 + 2 * sizeof(uint64_t) + sizeof(uint32_t*) + 6 * sizeof(uint32_t);
     out[0] = int64_t(live_count_.load());
     out[1] = int64_t(slots_);
     out[5] = entry_ == EMPTY ? -1 : int64_t(top_);
@@ -283,8 +300,10 @@ inline void Graph::figures(int64_t* out) {
     out[7] = int64_t(rows_.stride() * slots_);
     out[8] += int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t));
     out[9] = int64_t(per_slot * slots_ + 2 * by_key_.bytes());
-    out[10] = int64_t(rows_.owned_bytes() + links_.owned_bytes());
+    out[10] = int64_t(rows_.owned_bytes() + links_.owned_bytes() + records_.owned_bytes());
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
+    out[12] = coded_ ? int64_t(records_.stride() * slots_) : 0;
+    out[13] = int64_t(loose_.size());
 }
 
 }  // namespace ruvector

@@ -9,13 +9,52 @@ namespace ruvector {
 inline Graph::Graph(const Options& options)
     : options_(options),
       space_(Metric(options.metric), Element(options.element), options.dims),
+      codes_(Metric(options.metric), Element(options.element), options.dims, options.seed),
       base_links_(options.linked ? 2 * options.m : 0),
       level_scale_(options.linked ? 1.0 / std::log(double(options.m)) : 0.0),
       rows_((space_.row_bytes() + 15) / 16 * 16),
-      links_(options.linked ? size_t(base_links_) * sizeof(uint32_t) : 1) {
+      links_(options.linked ? size_t(base_links_) * sizeof(uint32_t) : 1),
+      records_((codes_.record_bytes() + 15) / 16 * 16) {
     // The first lines are fetched ahead; the hardware follows the rest of a row by itself.
     prefetch_bytes_ = std::min<size_t>(space_.row_bytes(), 512);
 }
+
+// How far nodes are from a probe, many at a time: by their rows ...
+struct Graph::RowMeasure {
+    const Graph& graph;
+    const Probe& probe;
+
+    void operator()(const uint32_t* slots, size_t count, float* out, Scratch&) const {
+        constexpr size_t AHEAD = 3;
+        for (size_t at = 0; at < count && at < AHEAD; ++at) graph.prefetch_row(slots[at]);
+        for (size_t at = 0; at < count; ++at) {
+            if (at + AHEAD < count) graph.prefetch_row(slots[at + AHEAD]);
+            out[at] = graph.distance(probe, slots[at]);
+        }
+    }
+};
+
+// ... or by their codes, which estimate the same distances.
+struct Graph::CodeMeasure {
+    const Graph& graph;
+    const CodeProbe& probe;
+
+    void operator()(const uint32_t* slots, size_t count, float* out, Scratch& scratch) const {
+        const Codes& codes = graph.codes_;
+        const uint8_t** records = scratch.records.data();
+        int32_t* dots = scratch.dots.data();
+        size_t bytes = codes.level_bytes();
+        for (size_t at = 0; at < count; ++at) {
+            records[at] = reinterpret_cast<const uint8_t*>(graph.records_.at(slots[at]));
+        }
+        codes.kernels_of().nibble_dots(records, count, probe.levels.data(), probe.levels.data() + bytes, bytes,
+                                       codes.record_bytes(), dots);
+        for (size_t at = 0; at < count; ++at) {
+            const auto* factors = reinterpret_cast<const CodeFactors*>(records[at] + bytes);
+            out[at] = Codes::estimate(probe, *factors, dots[at]);
+        }
+    }
+};
 
 inline std::unique_ptr<Scratch> Graph::borrow() {
     {
@@ -28,6 +67,9 @@ inline std::unique_ptr<Scratch> Graph::borrow() {
     }
     auto scratch = std::make_unique<Scratch>();
     scratch->around.resize(base_links_ + 1);
+    scratch->apart.resize(base_links_ + 1);
+    scratch->records.resize(base_links_ + 1);
+    scratch->dots.resize(base_links_ + 1);
     if (options_.element == int(Element::F16)) {
         scratch->probe.resize(options_.dims);
         scratch->candidate.resize(options_.dims);
@@ -46,8 +88,8 @@ inline std::vector<std::unique_ptr<Scratch>> Graph::scratches(unsigned threads) 
     return all;
 }
 
-// Collect the unseen neighbours of a node into scratch.around, ended by EMPTY.
-inline void Graph::gather(uint32_t slot, uint32_t level, Scratch& scratch) const {
+// Collect the unseen neighbours of a node into scratch.around; returns how many they are.
+inline size_t Graph::gather(uint32_t slot, uint32_t level, Scratch& scratch) const {
     const uint32_t* list = links(slot, level);
     uint32_t* around = scratch.around.data();
     uint32_t limit = room(level), count = 0;
@@ -57,46 +99,48 @@ inline void Graph::gather(uint32_t slot, uint32_t level, Scratch& scratch) const
         around[unseen] = list[at];
         unseen += scratch.visited.mark(list[at]);
     }
-    around[unseen] = EMPTY;
+    return unseen;
 }
 
 // Expand the pool until its nearest unexpanded node is farther than all it holds; false when cancelled.
-template <class Pool>
-bool Graph::beam(const Probe& probe, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
+template <class Measure, class Pool>
+bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
                  const volatile uint8_t* cancel) const {
-    constexpr size_t AHEAD = 3;
     const uint32_t* around = scratch.around.data();
+    float* apart = scratch.apart.data();
     size_t hops = 0;
     for (uint32_t slot; pool.next(&slot);) {
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
-        gather(slot, level, scratch);
-        for (size_t at = 0; at < AHEAD && around[at] != EMPTY; ++at) prefetch_row(around[at]);
-        bool more = around[0] != EMPTY && around[1] != EMPTY && around[2] != EMPTY;
-        for (size_t at = 0; around[at] != EMPTY; ++at) {
-            more = more && around[at + AHEAD] != EMPTY;
-            if (more) prefetch_row(around[at + AHEAD]);
-            float apart = distance(probe, around[at]);
-            if (!pool.admits(apart)) continue;
-            if (level == 0) __builtin_prefetch(links_.at(around[at]));
-            pool.push(apart, around[at], weighted ? members_[around[at]] : 1);
+        size_t count = gather(slot, level, scratch);
+        measure(around, count, apart, scratch);
+        for (size_t at = 0; at < count; ++at) {
+            if (!pool.admits(apart[at])) continue;
+            if (level == 0) {
+                const char* list = links_.at(around[at]);
+                __builtin_prefetch(list);
+                __builtin_prefetch(list + 64);
+            }
+            pool.push(apart[at], around[at], weighted ? members_[around[at]] : 1);
         }
     }
     return true;
 }
 
 // Walk greedily from the entry down to level `stop`; returns the nearest node met and its distance.
-inline uint32_t Graph::descend(const Probe& probe, uint32_t stop, float* best) const {
+template <class Measure>
+uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const {
     uint32_t here = entry_;
-    *best = distance(probe, here);
+    measure(&here, 1, best, scratch);
     for (uint32_t level = top_; level > stop; --level) {
         for (bool moved = true; moved;) {
             moved = false;
             const uint32_t* list = links(here, level);
-            for (uint32_t at = 0; at < options_.m && list[at] != EMPTY; ++at) prefetch_row(list[at]);
-            for (uint32_t at = 0; at < options_.m && list[at] != EMPTY; ++at) {
-                float apart = distance(probe, list[at]);
-                if (apart < *best) {
-                    *best = apart;
+            size_t count = 0;
+            while (count < options_.m && list[count] != EMPTY) ++count;
+            measure(list, count, scratch.apart.data(), scratch);
+            for (size_t at = 0; at < count; ++at) {
+                if (scratch.apart[at] < *best) {
+                    *best = scratch.apart[at];
                     here = list[at];
                     moved = true;
                 }
@@ -106,25 +150,86 @@ inline uint32_t Graph::descend(const Probe& probe, uint32_t stop, float* best) c
     return here;
 }
 
+// Fill the pool with the ef nearest nodes, linked or loose.
+template <class Measure, class Pool>
+bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
+                    const volatile uint8_t* cancel) const {
+    bool weighted = odd_count_ != 0;
+    scratch.visited.begin(slots_);
+    pool.begin(ef);
+    size_t step = scratch.apart.size();
+    for (size_t first = 0; first < loose_.size(); first += step) {
+        if (first / step % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
+        const uint32_t* slots = loose_.data() + first;
+        size_t count = std::min(step, loose_.size() - first);
+        measure(slots, count, scratch.apart.data(), scratch);
+        for (size_t at = 0; at < count; ++at) {
+            scratch.visited.mark(slots[at]);  // while many are being linked, lists lead to loose nodes too
+            if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weighted ? members_[slots[at]] : 1);
+        }
+    }
+    if (entry_ == EMPTY) return true;
+    float best;
+    uint32_t start = descend(measure, 0, &best, scratch);
+    if (scratch.visited.mark(start)) pool.push(best, start, weighted ? members_[start] : 1);
+    return beam(measure, 0, pool, scratch, weighted, cancel);
+}
+
 template <class Pool>
 int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel, int64_t* keys, float* distances) const {
-    float best;
-    bool weighted = odd_count_ != 0;
-    uint32_t start = descend(probe, 0, &best);
-    scratch.visited.begin(slots_);
-    scratch.visited.mark(start);
-    pool.begin(ef);
-    pool.push(best, start, weighted ? members_[start] : 1);
-    if (!beam(probe, 0, pool, scratch, weighted, cancel)) return -1;
+    if (coded_ && codes_.prepare(probe, scratch.code)) {
+        if (!explore(CodeMeasure{*this, scratch.code}, ef, pool, scratch, cancel)) return -1;
+        refine(probe, k, pool, scratch);
+    } else {
+        if (!explore(RowMeasure{*this, probe}, ef, pool, scratch, cancel)) return -1;
+        scratch.nearest.clear();
+        for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
+    }
+    return name_rows(scratch.nearest, k, keys, distances);
+}
+
+// Measure candidates by their rows, nearest estimate first, as long as one may still belong to the k nearest.
+template <class Pool>
+void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const {
+    constexpr size_t AHEAD = 4;
+    std::vector<Edge>& nearest = scratch.nearest;  // a heap with the farthest on top
+    nearest.clear();
+    size_t weight = 0, count = pool.finish();
+    for (size_t at = 0; at < count && at < AHEAD; ++at) prefetch_row(pool.found(at).slot);
+    for (size_t at = 0; at < count; ++at) {
+        Edge edge = pool.found(at);
+        size_t members = members_[edge.slot];
+        if (members == 0) continue;
+        if (weight >= k) {
+            float error = codes_.factors(records_.at(edge.slot)).error * scratch.code.length;
+            if (edge.distance - error > nearest.front().distance) continue;
+        }
+        if (at + AHEAD < count) prefetch_row(pool.found(at + AHEAD).slot);
+        edge.distance = distance(probe, edge.slot);
+        if (weight >= k && !nearer(edge, nearest.front())) continue;
+        nearest.push_back(edge);
+        std::push_heap(nearest.begin(), nearest.end(), nearer);
+        weight += members;
+        while (weight - members_[nearest.front().slot] >= k) {
+            weight -= members_[nearest.front().slot];
+            std::pop_heap(nearest.begin(), nearest.end(), nearer);
+            nearest.pop_back();
+        }
+    }
+    std::sort(nearest.begin(), nearest.end(), nearer);
+}
+
+// The rows that sorted nodes stand for, k at most.
+inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const {
     size_t found = 0;
-    for (const Candidate& item : pool.sorted()) {
-        float shown = space_.shown(item.distance);
-        if (states_[item.slot] == LIVE && found < k) {
-            keys[found] = keys_[item.slot];
+    for (const Edge& edge : nodes) {
+        float shown = space_.shown(edge.distance);
+        if (states_[edge.slot] == LIVE && found < k) {
+            keys[found] = keys_[edge.slot];
             distances[found++] = shown;
         }
-        for (uint32_t twin = twin_next_[item.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
+        for (uint32_t twin = twin_next_[edge.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
             keys[found] = keys_[twin];
             distances[found++] = shown;
         }
@@ -175,9 +280,9 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
         } else if (exact) {
             found = scan(probe, wanted, *scratch, cancel, keys, distances);
         } else {
-            found = ef <= SORTED_WIDTH_MAX
-                        ? walk(probe, k, ef, scratch->pool, *scratch, cancel, keys, distances)
-                        : walk(probe, k, ef, scratch->heap, *scratch, cancel, keys, distances);
+            found = ef > SORTED_WIDTH_MAX ? walk(probe, k, ef, scratch->heap, *scratch, cancel, keys, distances)
+                    : odd_count_ != 0     ? walk(probe, k, ef, scratch->pool, *scratch, cancel, keys, distances)
+                                          : walk(probe, k, ef, scratch->narrow, *scratch, cancel, keys, distances);
             // The walk may end early where deletions cut the graph; an answer shorter than k must mean "all rows".
             if (found >= 0 && size_t(found) < wanted) found = scan(probe, wanted, *scratch, cancel, keys, distances);
         }

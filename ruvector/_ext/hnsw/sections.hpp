@@ -12,78 +12,98 @@ inline size_t Graph::upper_links() const {
     return lists * options_.m;
 }
 
-inline void Graph::dump(char* rows, uint32_t* links_out, uint8_t* levels, uint8_t* states, int64_t* keys,
-                        float* scales, uint64_t* fingerprints, uint32_t* twin_heads, uint32_t* upper,
-                        int64_t* head) const {
-    rows_.copy_out(rows, slots_);
-    if (options_.linked) links_.copy_out(reinterpret_cast<char*>(links_out), slots_);
-    std::copy_n(levels_.begin(), slots_, levels);
-    std::copy_n(states_.begin(), slots_, states);
-    std::copy_n(keys_.begin(), slots_, keys);
-    std::copy_n(scales_.begin(), slots_, scales);
-    std::copy_n(fingerprints_.begin(), slots_, fingerprints);
-    std::copy_n(twin_head_.begin(), slots_, twin_heads);
+inline void Graph::dump(const Arrays& arrays) const {
+    rows_.copy_out(arrays.rows, slots_);
+    if (options_.linked) links_.copy_out(reinterpret_cast<char*>(arrays.links), slots_);
+    if (coded_) {
+        records_.copy_out(arrays.codes, slots_);
+        std::copy(codes_.center().begin(), codes_.center().end(), arrays.center);
+    }
+    std::copy_n(levels_.begin(), slots_, arrays.levels);
+    std::copy_n(states_.begin(), slots_, arrays.states);
+    std::copy_n(keys_.begin(), slots_, arrays.keys);
+    std::copy_n(scales_.begin(), slots_, arrays.scales);
+    std::copy_n(fingerprints_.begin(), slots_, arrays.fingerprints);
+    std::copy_n(twin_head_.begin(), slots_, arrays.twin_heads);
+    uint32_t* upper = arrays.upper;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         // What was in memory before a slot was used, or was there until it was freed, is nobody's business.
-        if (states_[slot] == FREE) std::memset(rows + size_t(slot) * rows_.stride(), 0, rows_.stride());
+        if (states_[slot] == FREE) std::memset(arrays.rows + size_t(slot) * rows_.stride(), 0, rows_.stride());
         if (states_[slot] == FREE || states_[slot] == TWIN) {
-            std::fill_n(links_out + size_t(slot) * base_links_, base_links_, EMPTY);
+            std::fill_n(arrays.links + size_t(slot) * base_links_, base_links_, EMPTY);
+            if (coded_) std::memset(arrays.codes + size_t(slot) * records_.stride(), 0, records_.stride());
         }
         if (states_[slot] == FREE) {
-            keys[slot] = 0;
-            scales[slot] = 1.0f;
-            fingerprints[slot] = 0;
+            arrays.keys[slot] = 0;
+            arrays.scales[slot] = 1.0f;
+            arrays.fingerprints[slot] = 0;
         }
         upper = std::copy_n(upper_[slot], size_t(levels_[slot]) * options_.m, upper);
     }
-    std::fill_n(head, HEAD, int64_t(0));
-    head[0] = entry_ == EMPTY ? -1 : int64_t(entry_);
-    head[1] = int64_t(top_);
-    head[2] = int64_t(draws_);
-    head[3] = int64_t(repairs_.load());
-    head[4] = int64_t(live_count_.load());
+    std::fill_n(arrays.head, HEAD, int64_t(0));
+    arrays.head[0] = entry_ == EMPTY ? -1 : int64_t(entry_);
+    arrays.head[1] = int64_t(top_);
+    arrays.head[2] = int64_t(draws_);
+    arrays.head[3] = int64_t(repairs_.load());
+    arrays.head[4] = int64_t(live_count_.load());
 }
 
-inline const char* Graph::restore(char* rows, uint32_t* links_in, bool in_place, const uint8_t* levels,
-                                  const uint8_t* states, const int64_t* keys, const float* scales,
-                                  const uint64_t* fingerprints, const uint32_t* twin_heads, const uint32_t* upper,
-                                  size_t upper_count, const int64_t* head, size_t slots) {
+inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
-    std::lock_guard<FairLock> guard(lock_);
-    release();
-    if (slots > SLOTS_MAX) return "too many slots";
-    if (in_place) {
-        rows_.adopt(rows, slots);
-        if (options_.linked) links_.adopt(reinterpret_cast<char*>(links_in), slots);
-    } else {
-        rows_.reserve(slots);
-        if (options_.linked) links_.reserve(slots);
-        for (uint32_t slot = 0; slot < slots; ++slot) {
-            std::memcpy(rows_.at(slot), rows + size_t(slot) * rows_.stride(), rows_.stride());
-            if (options_.linked) std::copy_n(links_in + size_t(slot) * base_links_, base_links_, links(slot, 0));
+    size_t slots = arrays.slots;
+    {
+        std::lock_guard<FairLock> guard(lock_);
+        release();
+        if (slots > SLOTS_MAX) return "too many slots";
+        bool coded = arrays.codes != nullptr && options_.linked && codes_.usable();
+        take_in(rows_, arrays.rows, slots, in_place);
+        if (options_.linked) take_in(links_, reinterpret_cast<char*>(arrays.links), slots, in_place);
+        if (coded) take_in(records_, arrays.codes, slots, in_place);
+        scales_.assign(arrays.scales, arrays.scales + slots);
+        states_.assign(arrays.states, arrays.states + slots);
+        levels_.assign(arrays.levels, arrays.levels + slots);
+        keys_.assign(arrays.keys, arrays.keys + slots);
+        fingerprints_.assign(arrays.fingerprints, arrays.fingerprints + slots);
+        twin_head_.assign(arrays.twin_heads, arrays.twin_heads + slots);
+        upper_.assign(slots, nullptr);
+        members_.assign(slots, 0);
+        twin_next_.assign(slots, EMPTY);
+        twin_before_.assign(slots, EMPTY);
+        loose_at_.assign(slots, EMPTY);
+        loose_.reserve(slots);
+        free_.reserve(slots);
+        slots_ = uint32_t(slots);
+        entry_ = arrays.head[0] < 0 || arrays.head[0] >= int64_t(slots) ? EMPTY : uint32_t(arrays.head[0]);
+        top_ = uint32_t(arrays.head[1]);
+        draws_ = uint64_t(arrays.head[2]);
+        repairs_ = uint64_t(arrays.head[3]);
+        const char* wrong = rebuild(arrays.upper, arrays.upper_count);
+        if (wrong == nullptr && int64_t(live_count_.load()) != arrays.head[4]) wrong = "the number of rows differs";
+        if (wrong == nullptr && options_.linked) wrong = check_links();
+        if (wrong == nullptr && coded) {
+            codes_.set_center(std::vector<float>(arrays.center, arrays.center + options_.dims));
+            for (float number : codes_.center()) {
+                if (!std::isfinite(number)) wrong = "the center of the codes is not finite";
+            }
+            coded_ = true;
+            coded_rows_ = live_count_.load();
+        }
+        if (wrong != nullptr) {
+            release();
+            return wrong;
         }
     }
-    scales_.assign(scales, scales + slots);
-    states_.assign(states, states + slots);
-    levels_.assign(levels, levels + slots);
-    keys_.assign(keys, keys + slots);
-    fingerprints_.assign(fingerprints, fingerprints + slots);
-    twin_head_.assign(twin_heads, twin_heads + slots);
-    upper_.assign(slots, nullptr);
-    members_.assign(slots, 0);
-    twin_next_.assign(slots, EMPTY);
-    twin_before_.assign(slots, EMPTY);
-    free_.reserve(slots);
-    slots_ = uint32_t(slots);
-    entry_ = head[0] < 0 || head[0] >= int64_t(slots) ? EMPTY : uint32_t(head[0]);
-    top_ = uint32_t(head[1]);
-    draws_ = uint64_t(head[2]);
-    repairs_ = uint64_t(head[3]);
-    const char* wrong = rebuild(upper, upper_count);
-    if (wrong == nullptr && int64_t(live_count_.load()) != head[4]) wrong = "the number of rows differs";
-    if (wrong == nullptr && options_.linked) wrong = check_links();
-    if (wrong != nullptr) release();
-    return wrong;
+    start_codes(nullptr, 0, threads);
+    return nullptr;
+}
+
+inline void Graph::take_in(Records& records, char* data, size_t slots, bool in_place) {
+    if (in_place) {
+        records.adopt(data, slots);
+    } else {
+        records.reserve(slots);
+        records.copy_in(data, slots);
+    }
 }
 
 // Derive the tables, the chains of twins and the free slots.
@@ -135,6 +155,9 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
         if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         dead_count_ += members_[slot] == 0;
         odd_count_ += members_[slot] != 1;
+        if (!options_.linked || slot == entry_ || links(slot, 0)[0] != EMPTY) continue;
+        loose_at_[slot] = uint32_t(loose_.size());  // a node without links is loose, only the first one is not
+        loose_.push_back(slot);
     }
     return nullptr;
 }
@@ -142,7 +165,7 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
 inline const char* Graph::check_links() const {
     bool any = false;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        if (is_loose(slot) || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
         any = true;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);

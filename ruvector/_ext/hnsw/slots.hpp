@@ -2,11 +2,13 @@
 #ifndef RUVECTOR_HNSW_SLOTS_HPP
 #define RUVECTOR_HNSW_SLOTS_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
@@ -32,6 +34,14 @@ class Records {
     ~Records() { clear(); }
     Records(const Records&) = delete;
     Records& operator=(const Records&) = delete;
+
+    void swap(Records& other) {
+        std::swap(stride_, other.stride_);
+        std::swap(shift_, other.shift_);
+        std::swap(mask_, other.mask_);
+        chunks_.swap(other.chunks_);
+        owned_.swap(other.owned_);
+    }
 
     char* at(uint32_t slot) const { return chunks_[slot >> shift_] + size_t(slot & mask_) * stride_; }
     size_t stride() const { return stride_; }
@@ -59,10 +69,14 @@ class Records {
     }
 
     void copy_out(char* target, size_t slots) const {
-        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) {
-            size_t count = slots - first < size_t(mask_) + 1 ? slots - first : size_t(mask_) + 1;
-            std::memcpy(target + first * stride_, chunks_[first >> shift_], count * stride_);
-        }
+        each_chunk(slots, [&](size_t first, size_t bytes) {
+            std::memcpy(target + first * stride_, chunks_[first >> shift_], bytes);
+        });
+    }
+    void copy_in(const char* source, size_t slots) {
+        each_chunk(slots, [&](size_t first, size_t bytes) {
+            std::memcpy(chunks_[first >> shift_], source + first * stride_, bytes);
+        });
     }
 
     void clear() {
@@ -72,6 +86,13 @@ class Records {
     }
 
   private:
+    template <class Work>
+    void each_chunk(size_t slots, Work work) const {
+        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) {
+            work(first, std::min(slots - first, size_t(mask_) + 1) * stride_);
+        }
+    }
+
     static constexpr size_t CHUNK_BYTES = size_t(4) << 20;
     static constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
 

@@ -155,6 +155,7 @@ TARGET float jaccard(const uint8_t* left, const uint8_t* right, size_t bytes) {
 
 const Kernels AVX2_KERNELS = {
     "avx2", l2_squared_f32, dot_f32, l1_f32, l2_squared_f16, dot_f16, l1_f16, hamming, jaccard, norm_squared_f16,
+    &AVX2_CODES,
 };
 
 }  // namespace ruvector

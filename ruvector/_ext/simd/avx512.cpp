@@ -152,10 +152,11 @@ TARGET_POPCOUNT float jaccard(const uint8_t* left, const uint8_t* right, size_t 
 
 const Kernels AVX512_KERNELS = {
     "avx512",       l2_squared_f32, dot_f32, l1_f32, l2_squared_f16, dot_f16, l1_f16, hamming_by_table,
-    jaccard_by_table, norm_squared_f16,
+    jaccard_by_table, norm_squared_f16, &AVX2_CODES,
 };
 const Kernels AVX512_POPCOUNT_KERNELS = {
     "avx512", l2_squared_f32, dot_f32, l1_f32, l2_squared_f16, dot_f16, l1_f16, hamming, jaccard, norm_squared_f16,
+    &AVX512_CODES,
 };
 
 }  // namespace ruvector

@@ -18,7 +18,7 @@ namespace {
 struct Cpu {
     bool avx2 = false;         // with FMA, F16C and POPCNT
     bool avx512 = false;       // F, BW and VL
-    bool popcount512 = false;  // VPOPCNTDQ
+    bool popcount512 = false;  // VPOPCNTDQ and VNNI; whatever has one has the other
 };
 
 // Older compilers do not know F16C by name in __builtin_cpu_supports; CPUID leaf 1 does. Its registers are AVX's.
@@ -38,7 +38,8 @@ Cpu detect() {
                has_f16c();
     cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl");
-    cpu.popcount512 = cpu.avx512 && __builtin_cpu_supports("avx512vpopcntdq");
+    cpu.popcount512 = cpu.avx512 && __builtin_cpu_supports("avx512vpopcntdq") &&
+                      __builtin_cpu_supports("avx512vnni");
     return cpu;
 }
 
@@ -90,7 +91,7 @@ const Kernels& kernels() noexcept {
 
 const char* cpu_features() noexcept {
 #if RUVECTOR_X86
-    if (cpu().popcount512) return "avx2 fma f16c avx512f avx512bw avx512vl avx512vpopcntdq";
+    if (cpu().popcount512) return "avx2 fma f16c avx512f avx512bw avx512vl avx512vpopcntdq avx512vnni";
     if (cpu().avx512) return "avx2 fma f16c avx512f avx512bw avx512vl";
     if (cpu().avx2) return "avx2 fma f16c";
 #endif

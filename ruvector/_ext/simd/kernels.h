@@ -1,12 +1,14 @@
 // Distance kernels, chosen once per process by the CPU that runs it.
 //
-// Every kernel compares one pair of vectors; the loops over rows and graph nodes stand in their callers and
+// Every kernel here compares one pair of vectors; the loops over rows and graph nodes stand in their callers and
 // call through the table, so one wheel serves AVX-512, AVX2, NEON and plain CPUs.
 #ifndef RUVECTOR_SIMD_KERNELS_H
 #define RUVECTOR_SIMD_KERNELS_H
 
 #include <cstddef>
 #include <cstdint>
+
+#include "codes.h"
 
 namespace ruvector {
 
@@ -26,6 +28,7 @@ struct Kernels {
     PairBits hamming;     // number of differing bits
     PairBits jaccard;     // 1 - |and| / |or|; 1 when both are empty, as in pgvector
     SelfF16 norm_squared_f16;
+    const CodeKernels* codes;
 };
 
 // The best table this CPU can run; RUVECTOR_SIMD=scalar|avx2|avx512|neon forces a lesser one (unknown or

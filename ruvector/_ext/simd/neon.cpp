@@ -112,6 +112,7 @@ float jaccard(const uint8_t* left, const uint8_t* right, size_t bytes) {
 
 const Kernels NEON_KERNELS = {
     "neon", l2_squared_f32, dot_f32, l1_f32, l2_squared_f16, dot_f16, l1_f16, hamming, jaccard, norm_squared_f16,
+    &NEON_CODES,
 };
 
 }  // namespace ruvector

@@ -1,0 +1,503 @@
+// Linking many loose nodes at once, several times as fast as one after the other.
+//
+// The nodes are divided, by nearness to random leaders and with overlap, into leaves of a few hundred; inside a leaf
+// all pairs are compared, on 7-bit codes, four by four. The best of all leaves are a node's candidates, and the rule of
+// RobustPrune (Subramanya et al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from every
+// node, for neighbours that no leaf held, and links again. (The plan is that of PiPNN, arXiv 2602.21247.) Everything
+// is decided by distances and slots, never by which thread came first, so a build can be repeated.
+#ifndef RUVECTOR_HNSW_BULK_HPP
+#define RUVECTOR_HNSW_BULK_HPP
+
+#include "hnsw/graph.hpp"
+
+namespace ruvector {
+
+constexpr size_t LEAF_ROWS = 512;
+constexpr size_t LEADERS_MAX = 1000;
+constexpr size_t LEAF_NEAREST = 12;      // candidates a node takes from one leaf
+constexpr size_t CANDIDATES_MAX = 64;    // kept per node
+constexpr size_t INCOMING_MAX = 96;      // links back that are considered
+constexpr size_t REFINE_WIDTH = 48;      // beam of the second pass
+constexpr size_t SPLIT_DEPTH_MAX = 8;
+constexpr float PRUNE_ALPHA = 1.2f;      // of squared distances
+constexpr float BYTE_LIMIT = 63.0f;
+
+struct Graph::Bulk {
+    // One entry per node, numbered as in `nodes`.
+    std::vector<uint32_t> nodes;      // slots
+    std::vector<uint32_t> local_of;   // by slot
+    size_t bytes = 0;
+    Records codes;                    // 7 bits a dimension, of the rotated row
+    std::vector<float> squares, steps;
+    std::vector<int32_t> sums;
+    std::vector<Edge> candidates;     // CANDIDATES_MAX each, sorted; slot holds the number of a node
+    std::vector<uint32_t> counts;
+    std::vector<Edge> links;          // `room` each
+    std::vector<uint32_t> degrees;
+    std::vector<std::atomic<uint8_t>> locks;
+    float half = 1.0f;                // cosine distances are half of squared ones
+
+    Bulk(size_t count, size_t width) : bytes(width), codes(width), locks(count) {}
+    void take(Bulk& other) {
+        nodes.swap(other.nodes);
+        local_of.swap(other.local_of);
+        codes.swap(other.codes);
+        squares.swap(other.squares);
+        steps.swap(other.steps);
+        sums.swap(other.sums);
+    }
+    const int8_t* code(uint32_t node) const { return reinterpret_cast<const int8_t*>(codes.at(node)); }
+    float apart(uint32_t left, uint32_t right, int32_t dot) const {  // dot: of left's shifted code and right's
+        float product = float(dot - 64 * sums[right]) * (steps[left] * steps[right]);
+        return half * (squares[left] + squares[right] - 2.0f * product);
+    }
+    void shift(uint32_t node, uint8_t* out) const {
+        const int8_t* __restrict from = code(node);
+        uint8_t* __restrict to = out;
+        for (size_t at = 0, count = bytes; at < count; ++at) to[at] = uint8_t(from[at] + 64);
+    }
+};
+
+// What one thread of a bulk build needs.
+struct Graph::BulkScratch {
+    std::vector<uint8_t> shifted;  // codes of a leaf moved to 1..127
+    std::vector<int8_t> plain;     // the same unmoved, side by side
+    std::vector<float> matrix;
+    std::vector<Edge> edges, kept;
+    std::vector<const int8_t*> pointers;
+    std::vector<int32_t> dots;
+    std::vector<float> rotated;
+};
+
+inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) {
+    if (loose_.empty()) return;
+    size_t linked = by_row_.count() - loose_.size();
+    size_t total = loose_.size();
+    built_permille_ = 0;
+    bool many = loose_.size() >= BULK_ROWS_MIN && loose_.size() >= linked / 2;
+    if (many && coded_ && space_.metric() != Metric::IP) {
+        link_bulk(threads, cancel);
+    }
+    while (!loose_.empty() && !(cancel != nullptr && *cancel)) {
+        Block block;
+        block.fresh = true;
+        size_t count = std::min(loose_.size(), BLOCK_ROWS);
+        block.nodes.assign(loose_.end() - ptrdiff_t(count), loose_.end());
+        lay_out(block);
+        link_block(block, threads);
+        std::lock_guard<FairLock> guard(lock_);
+        publish_links(block);
+        for (uint32_t slot : block.nodes) {
+            tie(slot);
+            raise_entry(slot);
+        }
+        advance(0, 1000, total - loose_.size(), total);
+    }
+    built_permille_ = 1000;
+}
+
+inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
+    auto stopped = [cancel] { return cancel != nullptr && *cancel; };
+    std::vector<uint32_t> nodes = node_slots();
+    size_t count = nodes.size();
+    if (count >= 2 * coded_rows_) make_codes(nodes, nullptr, 0, threads);  // the mean was that of the first rows
+    Bulk bulk(count, codes_.padded());
+    bulk.nodes = std::move(nodes);
+    bulk.half = space_.metric() == Metric::COSINE ? 0.5f : 1.0f;
+    std::vector<BulkScratch> scratch(std::max(1u, threads));
+    code_nodes(bulk, threads);
+    order_nodes(bulk, threads, scratch);
+    bulk.candidates.resize(count * CANDIDATES_MAX);
+    bulk.counts.resize(count);
+    bulk.links.resize(count * base_links_);
+    bulk.degrees.resize(count);
+    uint32_t top = 0;
+    for (uint32_t slot : bulk.nodes) top = std::max<uint32_t>(top, levels_[slot]);
+    for (uint32_t level = top + 1; level-- > 0;) {
+        std::vector<uint32_t> members;
+        for (uint32_t node = 0; node < count; ++node) {
+            if (levels_[bulk.nodes[node]] < level) continue;
+            members.push_back(node);
+            bulk.counts[node] = 0;
+        }
+        gather_candidates(bulk, members, level, threads, scratch, cancel);
+        if (stopped()) return;
+        built_permille_ = level == 0 ? 350 : 50;
+        choose_links(bulk, members, room(level), threads, scratch);
+        turn_links(bulk, members, room(level), threads, scratch);
+        publish_bulk(bulk, members, level);
+        if (level != 0) continue;
+        built_permille_ = 500;
+        {
+            std::lock_guard<FairLock> guard(lock_);
+            while (!loose_.empty()) tie(loose_.back());
+            choose_entry();
+        }
+        seek_candidates(bulk, members, threads, cancel);
+        if (stopped()) break;
+        built_permille_ = 850;
+        choose_links(bulk, members, room(level), threads, scratch);
+        turn_links(bulk, members, room(level), threads, scratch);
+        publish_bulk(bulk, members, level);
+    }
+    relink(unreached(), threads);
+}
+
+inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
+    size_t count = bulk.nodes.size();
+    bulk.codes.reserve(count);
+    bulk.squares.resize(count);
+    bulk.steps.resize(count);
+    bulk.sums.resize(count);
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(count, threads, [&](unsigned worker, size_t node) {
+        uint32_t slot = bulk.nodes[node];
+        std::vector<float>& rotated = scratch[worker]->code.rotated;
+        rotated.resize(codes_.padded());
+        codes_.rotate_row(space_.probe(rows_.at(slot), scales_[slot], scratch[worker]->probe.data()), rotated.data());
+        Extent extent = codes_.kernels_of().extent(rotated.data(), rotated.size());
+        bool usable = extent.square < CODE_SQUARE_MAX && extent.largest > 1e-15f;
+        bulk.squares[node] = usable ? extent.square : 0.0f;
+        bulk.steps[node] = usable ? extent.largest / BYTE_LIMIT : 0.0f;
+        bulk.sums[node] =
+            codes_.kernels_of().fit_bytes(rotated.data(), rotated.size(), usable ? BYTE_LIMIT / extent.largest : 0.0f,
+                                          BYTE_LIMIT, reinterpret_cast<int8_t*>(bulk.codes.at(uint32_t(node))));
+    });
+    for (auto& one : scratch) give_back(std::move(one));
+}
+
+// Number the nodes so that near ones follow each other: what is compared next is in the caches then.
+inline void Graph::order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const {
+    size_t count = bulk.nodes.size();
+    std::vector<uint32_t> order(count);
+    for (uint32_t node = 0; node < count; ++node) order[node] = node;
+    if (count > LEAF_ROWS) {
+        std::vector<std::vector<uint32_t>> parts =
+            split(bulk, order, SPLIT_DEPTH_MAX, options_.seed, threads, scratch);
+        order.clear();
+        for (const std::vector<uint32_t>& part : parts) order.insert(order.end(), part.begin(), part.end());
+    }
+    Bulk ordered(count, bulk.bytes);
+    ordered.half = bulk.half;
+    ordered.codes.reserve(count);
+    ordered.local_of.assign(slots_, EMPTY);
+    for (uint32_t node = 0; node < count; ++node) {
+        uint32_t before = order[node];
+        ordered.nodes.push_back(bulk.nodes[before]);
+        ordered.squares.push_back(bulk.squares[before]);
+        ordered.steps.push_back(bulk.steps[before]);
+        ordered.sums.push_back(bulk.sums[before]);
+        std::memcpy(ordered.codes.at(node), bulk.codes.at(before), bulk.bytes);
+        ordered.local_of[bulk.nodes[before]] = node;
+    }
+    bulk.take(ordered);
+}
+
+// Fill the candidates of all members from leaves.
+inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,
+                                     unsigned threads, std::vector<BulkScratch>& scratch,
+                                     const volatile uint8_t* cancel) {
+    std::vector<std::vector<uint32_t>> parts;
+    if (members.size() <= LEAF_ROWS) {
+        parts.push_back(members);
+    } else {
+        parts = split(bulk, members, 0, options_.seed + level, threads, scratch);
+    }
+    parallel_for(parts.size(), threads, [&](unsigned worker, size_t part) {
+        if (level == 0) advance(50, 350, part, parts.size());
+        divide(bulk, parts[part], 1, mix64(options_.seed + level) + part, scratch[worker], cancel);
+    });
+}
+
+// Divide until the parts are leaves.
+inline void Graph::divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed,
+                          BulkScratch& scratch, const volatile uint8_t* cancel) const {
+    if (cancel != nullptr && *cancel) return;
+    if (members.size() <= LEAF_ROWS) {
+        compare_leaf(bulk, members.data(), members.size(), scratch);
+        return;
+    }
+    if (depth > SPLIT_DEPTH_MAX) {  // hardly different from each other: any division is as good
+        for (size_t first = 0; first < members.size(); first += LEAF_ROWS) {
+            compare_leaf(bulk, members.data() + first, std::min(LEAF_ROWS, members.size() - first), scratch);
+        }
+        return;
+    }
+    std::vector<BulkScratch> own(1);
+    std::vector<std::vector<uint32_t>> parts = split(bulk, members, depth, seed, 1, own);
+    for (size_t part = 0; part < parts.size(); ++part) {
+        divide(bulk, parts[part], depth + 1, mix64(seed) + part, scratch, cancel);
+    }
+}
+
+// Members by their nearest leaders: three of them at first, so that what one border parts another holds together.
+inline std::vector<std::vector<uint32_t>> Graph::split(const Bulk& bulk, const std::vector<uint32_t>& members,
+                                                       size_t depth, uint64_t seed, unsigned threads,
+                                                       std::vector<BulkScratch>& scratch) const {
+    size_t count = members.size();
+    size_t wanted = std::max<size_t>(8, std::min(count / 20, count * 2 / LEAF_ROWS + 2));
+    size_t leaders = std::min(wanted, LEADERS_MAX), fan = depth == 0 ? 3 : depth == 1 ? 2 : 1;
+    std::vector<uint32_t> order(members), nearest(count * fan);
+    for (size_t at = 0; at < leaders; ++at) {
+        seed = mix64(seed + 0x9E3779B97F4A7C15ull);
+        std::swap(order[at], order[at + seed % (count - at)]);
+    }
+    std::vector<const int8_t*> leader_codes(leaders + 3);
+    for (size_t at = 0; at < leader_codes.size(); ++at) {
+        leader_codes[at] = bulk.code(order[std::min(at, leaders - 1)]);
+    }
+    parallel_for((count + 3) / 4, threads, [&](unsigned worker, size_t four) {
+        std::vector<uint8_t>& shifted = scratch[worker].shifted;
+        std::vector<float>& apart = scratch[worker].matrix;
+        shifted.resize(std::max(shifted.size(), 4 * bulk.bytes));
+        apart.resize(std::max(apart.size(), 4 * (leaders + 3)));
+        const uint8_t* lefts[4];
+        uint32_t rows[4];
+        for (size_t line = 0; line < 4; ++line) {
+            rows[line] = members[std::min(four * 4 + line, count - 1)];
+            lefts[line] = shifted.data() + line * bulk.bytes;
+            bulk.shift(rows[line], shifted.data() + line * bulk.bytes);
+        }
+        int32_t dots[16];
+        for (size_t first = 0; first < leaders; first += 4) {
+            codes_.kernels_of().byte_tile(lefts, leader_codes.data() + first, bulk.bytes, dots);
+            for (size_t at = 0; at < 16; ++at) {
+                uint32_t leader = order[std::min(first + at % 4, leaders - 1)];
+                apart[(at / 4) * (leaders + 3) + first + at % 4] = bulk.apart(rows[at / 4], leader, dots[at]);
+            }
+        }
+        for (size_t line = 0; line < 4 && four * 4 + line < count; ++line) {
+            float* row = apart.data() + line * (leaders + 3);
+            for (size_t choice = 0; choice < fan; ++choice) {
+                size_t best = size_t(std::min_element(row, row + leaders) - row);
+                nearest[(four * 4 + line) * fan + choice] = uint32_t(best);
+                row[best] = std::numeric_limits<float>::infinity();
+            }
+        }
+    });
+    std::vector<std::vector<uint32_t>> buckets(leaders), parts;
+    for (size_t at = 0; at < count * fan; ++at) {
+        std::vector<uint32_t>& bucket = buckets[nearest[at]];
+        if (bucket.empty() || bucket.back() != members[at / fan]) bucket.push_back(members[at / fan]);
+    }
+    std::vector<uint32_t> rest;  // small buckets, several together
+    auto close = [&] {
+        std::sort(rest.begin(), rest.end());
+        rest.erase(std::unique(rest.begin(), rest.end()), rest.end());
+        if (!rest.empty()) parts.push_back(rest);
+        rest.clear();
+    };
+    for (std::vector<uint32_t>& bucket : buckets) {
+        if (bucket.size() >= LEAF_ROWS / 4) {
+            parts.push_back(std::move(bucket));
+            continue;
+        }
+        rest.insert(rest.end(), bucket.begin(), bucket.end());
+        if (rest.size() > LEAF_ROWS / 2) close();
+    }
+    close();
+    return parts;
+}
+
+// Compare all pairs of a leaf and offer every node its nearest.
+inline void Graph::compare_leaf(Bulk& bulk, const uint32_t* members, size_t count, BulkScratch& scratch) const {
+    size_t padded = (count + 3) / 4 * 4, bytes = bulk.bytes;
+    scratch.shifted.resize(std::max(scratch.shifted.size(), padded * bytes));
+    scratch.plain.resize(std::max(scratch.plain.size(), padded * bytes));
+    scratch.matrix.resize(std::max(scratch.matrix.size(), padded * padded));
+    float* matrix = scratch.matrix.data();
+    for (size_t at = 0; at < padded; ++at) {
+        uint32_t node = members[std::min(at, count - 1)];
+        bulk.shift(node, scratch.shifted.data() + at * bytes);
+        std::memcpy(scratch.plain.data() + at * bytes, bulk.code(node), bytes);
+    }
+    const uint8_t* lefts[4];
+    const int8_t* rights[4];
+    int32_t dots[16];
+    for (size_t row = 0; row < padded; row += 4) {
+        for (size_t line = 0; line < 4; ++line) lefts[line] = scratch.shifted.data() + (row + line) * bytes;
+        for (size_t column = row; column < padded; column += 4) {
+            for (size_t line = 0; line < 4; ++line) rights[line] = scratch.plain.data() + (column + line) * bytes;
+            codes_.kernels_of().byte_tile(lefts, rights, bytes, dots);
+            for (size_t at = 0; at < 16; ++at) {
+                size_t left = row + at / 4, right = column + at % 4;
+                float apart = std::numeric_limits<float>::infinity();
+                if (left < count && right < count && left != right) {
+                    apart = bulk.apart(members[left], members[right], dots[at]);
+                }
+                matrix[left * padded + right] = matrix[right * padded + left] = apart;
+            }
+        }
+    }
+    for (size_t row = 0; row < count; ++row) {
+        Edge best[LEAF_NEAREST + 1];
+        size_t found = 0;
+        float reach = std::numeric_limits<float>::infinity();
+        const float* line = matrix + row * padded;
+        for (size_t column = 0; column < count; ++column) {
+            if (!(line[column] < reach)) continue;
+            size_t place = found;
+            for (; place > 0 && best[place - 1].distance > line[column]; --place) best[place] = best[place - 1];
+            best[place] = {line[column], members[column]};
+            found = std::min(found + 1, LEAF_NEAREST);
+            if (found == LEAF_NEAREST) reach = best[LEAF_NEAREST - 1].distance;
+        }
+        offer(bulk, members[row], best, found);
+    }
+}
+
+// Keep the nearest CANDIDATES_MAX of what is offered to a node, each once.
+inline void Graph::offer(Bulk& bulk, uint32_t node, const Edge* edges, size_t count) {
+    while (bulk.locks[node].exchange(1, std::memory_order_acquire)) std::this_thread::yield();
+    Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;
+    uint32_t held = bulk.counts[node];
+    for (size_t at = 0; at < count; ++at) {
+        const Edge& edge = edges[at];
+        if (held == CANDIDATES_MAX && !nearer(edge, list[held - 1])) break;
+        Edge* place = std::lower_bound(list, list + held, edge, nearer);
+        if (place != list + held && place->slot == edge.slot && place->distance == edge.distance) continue;
+        if (held < CANDIDATES_MAX) ++held;
+        std::move_backward(place, list + held - 1, list + held);
+        *place = edge;
+    }
+    bulk.counts[node] = held;
+    bulk.locks[node].store(0, std::memory_order_release);
+}
+
+// Links of every member among its candidates.
+inline void Graph::choose_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
+                                std::vector<BulkScratch>& scratch) const {
+    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
+        uint32_t node = members[at];
+        const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;
+        scratch[worker].edges.assign(list, list + bulk.counts[node]);
+        prune(bulk, node, limit, scratch[worker]);
+    });
+}
+
+// Keep those of the sorted scratch.edges that none kept before hides, `limit` at most, as the links of a node.
+inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& scratch) const {
+    std::vector<Edge>& kept = scratch.kept;
+    kept.clear();
+    scratch.pointers.clear();
+    scratch.dots.resize(limit + 1);
+    scratch.shifted.resize(std::max(scratch.shifted.size(), bulk.bytes));
+    size_t count = scratch.edges.size();
+    for (size_t at = 0; at < count && kept.size() < limit; ++at) {
+        const Edge& edge = scratch.edges[at];
+        if (at + 4 < count) {
+            const int8_t* next = bulk.code(scratch.edges[at + 4].slot);
+            for (size_t byte = 0; byte < bulk.bytes; byte += 64) __builtin_prefetch(next + byte);
+        }
+        bulk.shift(edge.slot, scratch.shifted.data());
+        bool hidden = false;
+        for (size_t first = 0; first < kept.size() && !hidden; first += 4) {
+            size_t part = std::min<size_t>(4, kept.size() - first);
+            codes_.kernels_of().byte_dots(scratch.shifted.data(), scratch.pointers.data() + first, part, bulk.bytes,
+                                          scratch.dots.data());
+            for (size_t other = 0; other < part && !hidden; ++other) {
+                hidden = PRUNE_ALPHA * bulk.apart(edge.slot, kept[first + other].slot, scratch.dots[other]) <
+                         edge.distance;
+            }
+        }
+        if (hidden) continue;
+        kept.push_back(edge);
+        scratch.pointers.push_back(bulk.code(edge.slot));
+    }
+    std::copy(kept.begin(), kept.end(), bulk.links.begin() + ptrdiff_t(size_t(node) * limit));
+    bulk.degrees[node] = uint32_t(kept.size());
+}
+
+// Add to every member the links that lead to it; where they are too many, choose again.
+inline void Graph::turn_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
+                              std::vector<BulkScratch>& scratch) const {
+    size_t count = bulk.nodes.size();
+    std::vector<size_t> starts(count + 1, 0);
+    for (uint32_t node : members) {
+        for (uint32_t at = 0; at < bulk.degrees[node]; ++at) ++starts[bulk.links[node * limit + at].slot + 1];
+    }
+    for (size_t node = 0; node < count; ++node) starts[node + 1] += starts[node];
+    std::vector<Edge> incoming(starts[count]);
+    std::vector<size_t> next(starts.begin(), starts.end() - 1);
+    for (uint32_t node : members) {
+        for (uint32_t at = 0; at < bulk.degrees[node]; ++at) {
+            const Edge& edge = bulk.links[node * limit + at];
+            incoming[next[edge.slot]++] = {edge.distance, node};
+        }
+    }
+    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
+        uint32_t node = members[at];
+        std::vector<Edge>& edges = scratch[worker].edges;
+        auto first = incoming.begin() + ptrdiff_t(starts[node]), last = incoming.begin() + ptrdiff_t(starts[node + 1]);
+        std::sort(first, last, nearer);
+        if (size_t(last - first) > INCOMING_MAX) last = first + ptrdiff_t(INCOMING_MAX);
+        auto own = bulk.links.begin() + ptrdiff_t(node * limit);
+        edges.clear();
+        std::merge(first, last, own, own + bulk.degrees[node], std::back_inserter(edges), nearer);
+        auto same = [](const Edge& left, const Edge& right) { return left.slot == right.slot; };
+        edges.erase(std::unique(edges.begin(), edges.end(), same), edges.end());  // equal slots have equal distances
+        if (edges.size() > limit) {
+            prune(bulk, node, limit, scratch[worker]);
+        } else {
+            std::copy(edges.begin(), edges.end(), own);
+            bulk.degrees[node] = uint32_t(edges.size());
+        }
+    });
+}
+
+// Walk the standing graph from every member, on the 4-bit codes, for nearer nodes than the leaves had.
+inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
+                                   const volatile uint8_t* cancel) {
+    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
+        if (cancel != nullptr && *cancel) return;
+        if (at % CANCEL_HOPS == 0) advance(500, 850, at, members.size());
+        Scratch& own = *scratch[worker];
+        uint32_t node = members[at], slot = bulk.nodes[node];
+        Probe probe = space_.probe(rows_.at(slot), scales_[slot], own.probe.data());
+        if (!codes_.prepare(probe, own.code)) return;
+        NarrowPool& pool = own.narrow;
+        pool.begin(REFINE_WIDTH);
+        own.visited.begin(slots_);
+        own.visited.mark(slot);
+        const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;
+        for (uint32_t held = 0; held < bulk.counts[node]; ++held) {
+            uint32_t other = bulk.nodes[list[held].slot];
+            own.visited.mark(other);
+            if (pool.admits(list[held].distance)) pool.push(list[held].distance, other, 1);
+        }
+        beam(CodeMeasure{*this, own.code}, 0, pool, own, false, nullptr);
+        own.edges.clear();
+        std::vector<uint8_t> shifted(bulk.bytes);
+        bulk.shift(node, shifted.data());
+        for (size_t place = 0, count = pool.finish(); place < count; ++place) {
+            uint32_t other = bulk.local_of[pool.found(place).slot];
+            const int8_t* code = bulk.code(other);
+            int32_t dot;
+            codes_.kernels_of().byte_dots(shifted.data(), &code, 1, bulk.bytes, &dot);
+            own.edges.push_back({bulk.apart(node, other, dot), other});
+        }
+        std::sort(own.edges.begin(), own.edges.end(), nearer);
+        offer(bulk, node, own.edges.data(), own.edges.size());
+    });
+    for (auto& one : scratch) give_back(std::move(one));
+}
+
+inline void Graph::publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level) {
+    size_t limit = room(level);
+    for (size_t first = 0; first < members.size(); first += REPAIR_SLOTS) {
+        std::lock_guard<FairLock> guard(lock_);
+        for (size_t at = first; at < std::min(members.size(), first + REPAIR_SLOTS); ++at) {
+            uint32_t node = members[at];
+            uint32_t* out = links(bulk.nodes[node], level);
+            std::fill_n(out, limit, EMPTY);
+            for (uint32_t link = 0; link < bulk.degrees[node]; ++link) {
+                out[link] = bulk.nodes[bulk.links[node * limit + link].slot];
+            }
+        }
+    }
+}
+
+}  // namespace ruvector
+
+#endif

@@ -1,0 +1,1 @@
+"""The parts of tools/bench_ann.py: data sets, exact truth, engines in processes of their own, rounds and reports."""
