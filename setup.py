@@ -41,6 +41,7 @@ def extension(name: str, *sources: str) -> Extension:
 EXTENSIONS = [
     extension("distance", *SIMD),  # one query against many rows
     extension("graph", *SIMD),  # the HNSW graph
+    extension("inverted"),  # exact inverted lists of sparse rows
     extension("copyformat"),  # COPY BINARY frames and page checksums
 ]
 

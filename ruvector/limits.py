@@ -9,6 +9,8 @@ MEBIBYTE = 1024 * KIBIBYTE
 
 DIMS_MAX = 16_000  # pgvector's own bound for vector and halfvec
 BITS_MAX = 64_000  # pgvector's bound for an indexed bit column
+SPARSE_DIMS_MAX = 1_000_000_000  # pgvector's bound for sparsevec
+SPARSE_ELEMENTS_MAX = 16_000  # elements of one sparsevec that are not zero; pgvector's bound too
 K_MAX = 10_000  # rows one search may return; more is an export, not a search
 WANTED_MAX = 20_000  # candidates asked of the index before a search falls back to exact SQL
 DIRTY_KEYS_MAX = 20_000  # unapplied changes a search overlays before it falls back to exact SQL
@@ -24,6 +26,7 @@ EF_CONSTRUCTION_MAX = 2_000  # pgvector allows 1000; beyond 2000 builds gain not
 CHANGE_BATCH_ROWS_MAX = 4_096  # rows read and applied at once; 4,096 x 1,024-d f32 = 16 MiB
 COPY_CHUNK_ROWS = 10_000  # rows of one COPY BINARY chunk of the first copy
 COPY_CHUNK_BYTES = 64 * MEBIBYTE  # wide vectors get fewer rows per chunk
+SPARSE_ROW_BYTES = 32 * KIBIBYTE  # what a sparse row is taken for there: most have far less, none more than four times
 RECENT_CHANGES_MAX = 1_000_000  # (xid, key) pairs kept to answer older snapshots
 CHECKPOINT_CHANGES = 100_000  # changes after which a generation is written even under load
 CHECKPOINT_SECONDS = 60.0  # seconds after which pending changes are written to a generation

@@ -1,5 +1,5 @@
 # PostgreSQL's COPY BINARY frames, for other extensions.
-from ruvector._ext.typedefs cimport int64_t, size_t, uint8_t
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
 
 cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
     cdef struct CopyLayout:
@@ -11,12 +11,17 @@ cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
         bint is_filling
         int64_t* keys[3]
         uint8_t* vectors
+        int64_t* ends
+        uint32_t* indices
+        float32_t* values
         size_t capacities[3]
+        size_t element_capacity
 
     cdef struct CopyResult:
         int problem
         size_t offset
         size_t counts[3]
+        size_t elements
         int last_group
 
     CopyResult walk_copy(const uint8_t* data, size_t size, CopyLayout layout, CopySink sink) noexcept

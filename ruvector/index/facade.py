@@ -16,7 +16,7 @@ from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex
+from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex, VectorsIn
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
@@ -32,6 +32,14 @@ class Index:
     2
     >>> index.search([1, 0.1, 0], k=1)[0]
     array([10])
+
+    Sparse vectors come as SparseVectors, or as a scipy CSR matrix:
+
+    >>> words = Index(dims=30_000, metric="ip", dtype="sparse")
+    >>> words.add([10, 11], SparseVectors.from_texts(["{7:1.5,120:2}/30000", "{120:1}/30000"]))
+    2
+    >>> words.search(SparseVectors.from_texts(["{120:1}/30000"]), k=1)[0]
+    array([[10]])
     """
 
     def __init__(
@@ -39,7 +47,7 @@ class Index:
         dims: int,
         metric: Metric | str = "l2",
         *,
-        kind: IndexKind | str = "hnsw",
+        kind: IndexKind | str | None = None,
         m: int = 16,
         ef_construction: int = 200,
         threads: int = 0,
@@ -50,22 +58,24 @@ class Index:
         Args:
             dims: numbers, or bits, of a vector.
             metric: l2, ip, cosine, l1; hamming or jaccard for bits.
-            kind: hnsw, or flat for exact answers.
+            kind: hnsw, the default, or flat for exact answers; sparse vectors have inverted, always exact.
             m: links per node of the graph.
             ef_construction: candidates considered for the links of a node.
             threads: threads that build; 0 means all cores. The result does not depend on it.
-            dtype: f32 or f16, how numbers are stored; bits are always bits.
+            dtype: f32 or f16, how numbers are stored, or sparse; bits are always bits.
 
         Raises:
             InvalidParameter: an option is unknown or outside its range.
         """
         the_metric = _member(Metric, metric, "metric")
         usual = ElementType.BIT if the_metric.is_binary else ElementType.F32
+        element = usual if dtype is None else _member(ElementType, dtype, "dtype")
+        usual_kind = IndexKind.INVERTED if element is ElementType.SPARSE else IndexKind.HNSW
         options = IndexOptions(
             dims=dims,
             metric=the_metric,
-            kind=_member(IndexKind, kind, "index kind"),
-            element=usual if dtype is None else _member(ElementType, dtype, "dtype"),
+            kind=usual_kind if kind is None else _member(IndexKind, kind, "index kind"),
+            element=element,
             m=m,
             ef_construction=ef_construction,
         )
@@ -85,7 +95,7 @@ class Index:
         """Tell whether a key has a row."""
         return isinstance(key, str) == self._has_text_keys and self._index.contains(key)
 
-    def add(self, keys: KeysIn, vectors: npt.ArrayLike, *, defer: bool = False) -> int:
+    def add(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys whole numbers or texts [n], vectors [n, dims]; returns how many changed.
 
         The first keys decide which of the two all keys are. Many rows in one call build several times as fast as the
@@ -116,10 +126,11 @@ class Index:
         return self._index.delete(keys)
 
     def search(
-        self, queries: npt.ArrayLike, k: int = 10, *, ef: int | None = None, threads: int = 1
+        self, queries: VectorsIn, k: int = 10, *, ef: int | None = None, threads: int = 1
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Return keys and distances of the nearest rows: [k] for a query [dims], [q, k] for queries [q, dims].
 
+        Sparse queries are a table always, also a single one.
         Distances have pgvector's signs and ascend. Where the index holds fewer than k rows the key is -1 (None for
         text keys) and the distance infinite.
 
@@ -128,10 +139,14 @@ class Index:
             InvalidParameter: k, ef or threads is outside its range.
         """
         k = checks.check_range("k", k, low=1, high=limits.K_MAX)
-        given = np.asarray(queries)
-        if given.ndim not in (1, 2):
-            raise InvalidParameter(f"queries must have one or two axes, these have {given.ndim}")
-        many = self._index.search_many(np.atleast_2d(given), k, ef=ef, threads=threads)
+        is_single = False
+        if self.options.element is not ElementType.SPARSE:
+            queries = np.asarray(queries)
+            if queries.ndim not in (1, 2):
+                raise InvalidParameter(f"queries must have one or two axes, these have {queries.ndim}")
+            is_single = queries.ndim == 1
+            queries = np.atleast_2d(queries)
+        many = self._index.search_many(queries, k, ef=ef, threads=threads)
         keys: npt.NDArray[Any] = np.full((len(many), k), -1, dtype=np.int64)
         if self._has_text_keys:
             keys = np.full((len(many), k), None, dtype=object)
@@ -139,7 +154,7 @@ class Index:
         for at, (found, apart) in enumerate(many):
             keys[at, : len(apart)] = found
             distances[at, : len(apart)] = apart
-        return (keys[0], distances[0]) if given.ndim == 1 else (keys, distances)
+        return (keys[0], distances[0]) if is_single else (keys, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index as a new folder; it must not exist. Survives a power failure once this returns.

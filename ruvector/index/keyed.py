@@ -15,7 +15,8 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections
+from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
+from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
@@ -25,6 +26,8 @@ _NAME_TRIES = 8  # a search is repeated when the keys of its rows were forgotten
 
 def new_engine(options: IndexOptions) -> Engine:
     """Return an empty engine of the kind RUVECTOR_KERNELS chose."""
+    if options.kind is IndexKind.INVERTED:
+        return _new_inverted(options)
     settings: dict[str, Any] = {
         "metric": _METRIC_CODES[options.metric],
         "element": _ELEMENT_CODES[options.element],
@@ -44,8 +47,22 @@ def new_engine(options: IndexOptions) -> Engine:
     return ReferenceGraph(**settings)
 
 
+def _new_inverted(options: IndexOptions) -> Engine:
+    if kernels.IS_COMPILED:
+        from ruvector._ext.inverted import Inverted
+
+        compiled: Engine = Inverted(metric=_METRIC_CODES[options.metric], dims=options.dims)
+        return compiled
+    from ruvector.index.reference_inverted import ReferenceInverted
+
+    return ReferenceInverted(metric=_METRIC_CODES[options.metric], dims=options.dims)
+
+
 class KeyedIndex:
     """Keyed vectors behind one engine: an HNSW graph over them, or none (kind flat: every search compares every row).
+
+    Sparse vectors stand in inverted lists instead (kind inverted: exact, too); wherever others take arrays of vectors
+    they take SparseVectors or a scipy CSR matrix.
 
     Deleted rows vanish from answers at once and from the graph when they are many or ``compact`` is called.
     A build gives the same graph for every number of threads. Writers take turns; readers only meet the engine's own
@@ -94,7 +111,7 @@ class KeyedIndex:
         """Return the number of rows."""
         return len(self._engine)
 
-    def upsert(self, keys: KeysIn, vectors: npt.ArrayLike, *, defer: bool = False) -> int:
+    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys int64 [n] or n texts, vectors [n, dims] (bits: uint8 [n, bytes]).
 
         Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
@@ -161,7 +178,7 @@ class KeyedIndex:
 
     def search_many(
         self,
-        queries: npt.ArrayLike,
+        queries: VectorsIn,
         k: int,
         *,
         ef: int | None = None,
@@ -195,7 +212,7 @@ class KeyedIndex:
         raise InternalError(f"the keys of a search were forgotten {_NAME_TRIES} times in a row")
 
     def search(
-        self, query: npt.ArrayLike, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+        self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
         """Return the nearest k rows of query [dims]: keys and distances in pgvector's signs, ascending.
 
@@ -207,19 +224,16 @@ class KeyedIndex:
             DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
             Cancelled: ``cancel`` was set.
         """
-        given = np.asarray(query)
-        if given.ndim != 1:
-            raise InvalidParameter(f"a query must have one axis, this one has {given.ndim}")
-        return self.search_many(given[np.newaxis], k, ef=ef, threads=1, cancel=cancel)[0]
+        return self.search_many(checks.one_query(query, options=self.options), k, ef=ef, threads=1, cancel=cancel)[0]
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
         return bool(self._engine.contains(self._keys.for_read([key]))[0])
 
-    def vectors_of(self, keys: KeysIn) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def vectors_of(self, keys: KeysIn) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """Return the stored vectors [n, dims] (bits: uint8 [n, bytes]) and found bool [n]; others are zero."""
         rows, found = self._engine.rows_of(self._keys.for_read(keys))
-        return rows.view(checks.DTYPES[self.options.element]), found
+        return rows if isinstance(rows, SparseVectors) else rows.view(checks.DTYPES[self.options.element]), found
 
     def keys(self) -> Keys:
         """Return all keys, in no order that means anything."""
