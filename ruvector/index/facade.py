@@ -146,14 +146,7 @@ class Index:
                 raise InvalidParameter(f"queries must have one or two axes, these have {queries.ndim}")
             is_single = queries.ndim == 1
             queries = np.atleast_2d(queries)
-        many = self._index.search_many(queries, k, ef=ef, threads=threads)
-        keys: npt.NDArray[Any] = np.full((len(many), k), -1, dtype=np.int64)
-        if self._has_text_keys:
-            keys = np.full((len(many), k), None, dtype=object)
-        distances = np.full((len(many), k), np.inf, dtype=np.float32)
-        for at, (found, apart) in enumerate(many):
-            keys[at, : len(apart)] = found
-            distances[at, : len(apart)] = apart
+        keys, distances = self._index.search_table(queries, k, ef=ef, threads=threads)
         return (keys[0], distances[0]) if is_single else (keys, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:

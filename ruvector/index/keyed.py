@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,13 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
+from ruvector.index.protocol import Answers, BuildProgress, Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
 from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
 _ELEMENT_CODES = {element: code for code, element in enumerate(ElementType)}
+_Named = TypeVar("_Named")
 _NAME_TRIES = 8  # a search is repeated when the keys of its rows were forgotten meanwhile; twice is rare already
 
 
@@ -186,6 +187,35 @@ class KeyedIndex:
         cancel: Bytes | None = None,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
         """Answer queries [q, dims] on several threads (0: all cores); each answer as ``search`` gives it."""
+        return self._search(queries, k, ef=ef, threads=threads, cancel=cancel, named=self._named)
+
+    def search_table(
+        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Answer queries [q, dims] as two tables: keys [q, k] and distances [q, k].
+
+        Where there are fewer than k rows the key is -1 (None for text keys) and the distance infinite.
+        """
+        named = self._table_of_texts if isinstance(self._keys, TextKeys) else _table
+        keys, distances = self._search(queries, k, ef=ef, threads=threads, cancel=None, named=named)
+        places = keys.shape[1]
+        if places == k:
+            return keys, distances
+        wide_keys = np.full((len(keys), k), -1 if keys.dtype == np.int64 else None, dtype=keys.dtype)
+        wide_distances = np.full((len(keys), k), np.inf, dtype=np.float32)
+        wide_keys[:, :places], wide_distances[:, :places] = keys, distances
+        return wide_keys, wide_distances
+
+    def _search(
+        self,
+        queries: VectorsIn,
+        k: int,
+        *,
+        ef: int | None,
+        threads: int,
+        cancel: Bytes | None,
+        named: Callable[[Answers], _Named | None],
+    ) -> _Named:
         k = checks.check_range("k", k, low=1, high=limits.WANTED_MAX)
         ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
         data = checks.query_bytes(queries, options=self.options)
@@ -198,18 +228,32 @@ class KeyedIndex:
             )
             if answers is None:
                 raise Cancelled("the search was cancelled")
-            counts = answers[2].tolist()
-            if places < k and places in counts:
+            if places < k and (answers[2] == places).any():
                 places = k
                 continue
-            named = [
-                (self._keys.names(keys[:count]), distances[:count])
-                for keys, distances, count in zip(answers[0], answers[1], counts, strict=True)
-            ]
-            whole = [(names, distances) for names, distances in named if names is not None]
-            if len(whole) == len(named):
+            whole = named(answers)
+            if whole is not None:
                 return whole
         raise InternalError(f"the keys of a search were forgotten {_NAME_TRIES} times in a row")
+
+    def _named(self, answers: Answers) -> list[tuple[Keys, npt.NDArray[np.float32]]] | None:
+        """Return keys and distances of each query; None when a key was forgotten meanwhile."""
+        out: list[tuple[Keys, npt.NDArray[np.float32]]] = []
+        for numbers, distances, count in zip(answers[0], answers[1], answers[2].tolist(), strict=True):
+            names = self._keys.names(numbers[:count])
+            if names is None:
+                return None
+            out.append((names, distances[:count]))
+        return out
+
+    def _table_of_texts(self, answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]] | None:
+        named = self._named(answers)
+        if named is None:
+            return None
+        keys: npt.NDArray[Any] = np.full(answers[0].shape, None, dtype=object)
+        for at, (names, distances) in enumerate(named):
+            keys[at, : len(distances)] = names
+        return keys, answers[1]
 
     def search(
         self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
@@ -282,6 +326,10 @@ class KeyedIndex:
             **figures,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
+
+
+def _table(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    return answers[0], answers[1]  # the engine fills what is missing with -1 and infinity
 
 
 def _length(keys: KeysIn) -> int:

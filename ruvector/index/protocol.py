@@ -109,6 +109,12 @@ class VectorIndex(Protocol):
         """Answer several queries; each as ``search`` does."""
         ...
 
+    def search_table(
+        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Answer several queries as tables: keys [q, k] and distances [q, k]; -1 (None) and infinity where none is."""
+        ...
+
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
         ...
