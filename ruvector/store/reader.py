@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ruvector import limits
 from ruvector.errors import InvalidParameter, StoreDamaged, StoreError
+from ruvector.kernels.copyformat import page_crcs
 from ruvector.store import layout
 
 # No waiting for a writer where somebody put a FIFO, no following of links.
@@ -142,10 +143,11 @@ def _check_pages(descriptor: int, section: layout.Section, checksums: npt.NDArra
     for start in range(0, section.file_bytes, limits.STORE_BLOCK_BYTES):
         wanted = min(limits.STORE_BLOCK_BYTES, section.file_bytes - start)
         _read_into(descriptor, view[:wanted], start, file=section.file)
-        for offset in range(0, wanted, limits.PAGE_BYTES):
-            if zlib.crc32(view[offset : min(offset + limits.PAGE_BYTES, wanted)]) != checksums[page]:
-                raise StoreDamaged(f'page {page} of "{section.file}" has a wrong checksum')
-            page += 1
+        found = page_crcs(view[:wanted], limits.PAGE_BYTES)
+        wrong = np.flatnonzero(found != checksums[page : page + len(found)])
+        if len(wrong):
+            raise StoreDamaged(f'page {page + int(wrong[0])} of "{section.file}" has a wrong checksum')
+        page += len(found)
 
 
 def _read_checksums(folder: int, manifest: layout.Manifest) -> npt.NDArray[np.uint32]:
