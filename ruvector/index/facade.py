@@ -6,21 +6,23 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ruvector import limits
+from ruvector import kernels, limits
 from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
+from ruvector.index.opening import UNREAD, Verification
 from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 _SAVED_AS = "ruvector index"
+Verify: TypeAlias = Literal["lazy", "full"]
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
@@ -70,6 +72,7 @@ class Index:
             ef_construction=ef_construction,
         )
         self._threads = threads
+        self._verification: Verification | None = None
         self._index: VectorIndex = KeyedIndex(options, threads=threads)
 
     @property
@@ -151,13 +154,28 @@ class Index:
         write_generation(Path(path), self._index.sections(), meta=meta)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, threads: int = 0) -> Index:
-        """Return the index saved in a folder, after checking every byte of it.
+    def open(cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", threads: int = 0) -> Index:
+        """Return the index saved in a folder, ready to answer.
+
+        Rows, codes and links stay in their files, mapped privately: the system may drop rows from memory that no search
+        asks for. The files may be removed while the index is open, but not made shorter: the system ends a program that
+        touches what is no longer there.
+
+        Args:
+            path: the folder.
+            verify: "lazy" reads little more than keys. Every search verifies the checksums of the pages it touches,
+                and a thread those of all others and the links; writers wait for it, as ``verified`` does. "full" does
+                that before it returns.
+            threads: threads that build.
 
         Raises:
-            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version.
+            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version. With "lazy" the
+                first search that would have used a damaged page raises StoreDamaged, and so does everything after it.
         """
-        with open_generation(Path(path)) as generation:
+        if verify not in get_args(Verify):
+            raise InvalidParameter(f'unknown verify "{verify}"', hint="Use lazy or full.")
+        unread = UNREAD if kernels.IS_COMPILED else ()  # the numpy engine copies everything
+        with open_generation(Path(path), unread=unread) as generation:
             if generation.meta.get("content") != _SAVED_AS or not isinstance(generation.meta.get("options"), dict):
                 raise StoreFormat(f"{path} holds no saved index")
             options = options_from_json(generation.meta["options"])
@@ -167,8 +185,20 @@ class Index:
                 raise StoreFormat(f"{path} was saved with options this version does not know: {error}") from None
             sections = {name: generation.section(name) for name in generation.names}
             index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
-            index._index = KeyedIndex.from_sections(options, sections, threads=threads)
+            opened = KeyedIndex.from_sections(options, sections, threads=threads, proofs=generation.proofs or None)
+            generation.keep_proofs()
+            index._index, index._verification = opened, opened.verification
+        if verify == "full":
+            index.verified()
         return index
+
+    def verified(self, timeout: float | None = None) -> bool:
+        """Wait until all of an opened index is verified, at most ``timeout`` seconds; tell whether it is.
+
+        Raises:
+            StoreDamaged: a page is not as it was written, or links or keys do not fit together.
+        """
+        return self._verification is None or self._verification.wait(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -15,7 +16,9 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
+from ruvector.index.opening import Verification
 from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections
+from ruvector.store import PageProof
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
@@ -68,6 +71,7 @@ class KeyedIndex:
         self._engine = new_engine(options)
         self._keys = key_book(options.key_kind)
         self._writer = threading.Lock()
+        self.verification: Verification | None = None  # of an index whose sections came with proofs
 
     @classmethod
     def from_sections(
@@ -77,17 +81,26 @@ class KeyedIndex:
         *,
         threads: int = 0,
         in_place: bool = False,
+        proofs: Mapping[str, PageProof] | None = None,
     ) -> KeyedIndex:
         """Return the index that ``sections`` of one with the same options described.
 
         The arrays are copied, so their files may go; ``in_place`` keeps rows and links where they lie (the arrays
         must be writable, as private mappings are, and stay alive with the index).
 
+        With ``proofs`` of rows, links and codes these three stay in place without being read. Searches answer at once,
+        each from pages it has verified, while a thread verifies the rest; writers, and whoever wants the sections,
+        wait for its end. ``verification`` tells how it went. The index closes the proofs once this returned.
+
         Raises:
             StoreFormat: the sections do not fit together or belong to other options.
+            StoreDamaged: a page that had to be read is not as it was written.
         """
         index = cls(options, threads=threads)
-        index._restore(sections, in_place=in_place)
+        index._restore(sections, in_place=in_place, proofs=proofs)
+        if proofs:
+            index.verification = Verification(index._engine, proofs)
+            weakref.finalize(index, index.verification.stop).atexit = False
         return index
 
     def __len__(self) -> int:
@@ -108,6 +121,7 @@ class KeyedIndex:
         # Numbers are given to new texts only once the vectors are known to be good.
         rows = checks.row_bytes(vectors, options=self.options, count=_length(keys))
         with self._writer:
+            self._settle()
             numbers = self._keys.for_write(keys)
             return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
 
@@ -118,6 +132,7 @@ class KeyedIndex:
         build early (what was not linked stays deferred) and is raised here.
         """
         with self._writer:
+            self._settle()
             if on_progress is None:
                 self._engine.build(threads=self._threads)
             else:
@@ -144,6 +159,7 @@ class KeyedIndex:
     def delete(self, keys: KeysIn) -> int:
         """Delete rows; returns how many existed. No search that starts afterwards returns them."""
         with self._writer:
+            self._settle()
             deleted = self._engine.delete(self._keys.for_read(keys), threads=self._threads)
             self._keys.forget(deleted, live=len(self._engine), contains=self._engine.contains)
             return deleted
@@ -151,12 +167,14 @@ class KeyedIndex:
     def clear(self) -> None:
         """Delete all rows."""
         with self._writer:
+            self._settle()
             self._engine.clear()
             self._keys.clear()
 
     def compact(self) -> None:
         """Give back what deleted rows still hold; searches go on."""
         with self._writer:
+            self._settle()
             self._engine.repair(threads=self._threads)
 
     def search_many(
@@ -206,6 +224,7 @@ class KeyedIndex:
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
             Cancelled: ``cancel`` was set.
+            StoreDamaged: a page of an index opened unread is damaged.
         """
         given = np.asarray(query)
         if given.ndim != 1:
@@ -235,13 +254,21 @@ class KeyedIndex:
     def sections(self) -> Sections:
         """Return a consistent copy of the index as arrays; writers wait for it, searches do not."""
         with self._writer:
+            self._settle()
             return self._engine.dump() | self._keys.sections(self._engine.keys())
 
-    def _restore(self, sections: Sections, *, in_place: bool) -> None:
+    def _settle(self) -> None:
+        """Wait until everything is verified: what is changed or written must be right."""
+        if self.verification is not None:
+            self.verification.wait()
+
+    def _restore(self, sections: Sections, *, in_place: bool, proofs: Mapping[str, PageProof] | None) -> None:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:
-                wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
+                wrong = self._engine.restore(
+                    sections, in_place=in_place or bool(proofs), threads=self._threads, proofs=proofs
+                )
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
                     wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"

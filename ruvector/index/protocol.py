@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ruvector.store import PageProof
 from ruvector.values import IndexOptions
 
 Keys: TypeAlias = "npt.NDArray[np.int64] | list[str]"
@@ -159,6 +160,22 @@ class Engine(Protocol):
         """Return a consistent copy of everything as arrays."""
         ...
 
-    def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
-        """Become what ``dump`` returned; None, or what is wrong."""
+    def restore(
+        self,
+        sections: Mapping[str, npt.NDArray[Any]],
+        *,
+        in_place: bool,
+        threads: int,
+        proofs: Mapping[str, PageProof] | None = None,
+    ) -> str | None:
+        """Become what ``dump`` returned; None, or what is wrong. Pages with proofs are verified as they are touched."""
+        ...
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether everything restored was verified."""
+        ...
+
+    def check_next(self) -> bool:
+        """Verify some more; False when nothing is left. Raises StoreDamaged."""
         ...

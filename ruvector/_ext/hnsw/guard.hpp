@@ -36,7 +36,7 @@ struct Proof {
 
 class Guard {
   public:
-    enum Part : int { ROWS = 0, LINKS = 1, CODES = 2, PARTS = 3 };
+    enum Part : int { ROWS = 0, LINKS = 1, CODES = 2, PARTS = 3, KEYS = 3, UPPER = 4 };  // only the first have pages
     static constexpr size_t PAGE_BYTES = 4096;
     static constexpr int64_t NO_PAGE = -1;
 
@@ -63,6 +63,7 @@ class Guard {
     // True when what a slot has in a section is as it was written.
     bool holds(Part part, uint32_t slot) {
         Section& section = sections_[part];
+        if (section.pages == 0) return true;  // it is memory of our own
         size_t first = size_t(slot) * section.stride, last = (first + section.stride - 1) / PAGE_BYTES;
         for (size_t page = first / PAGE_BYTES; page <= last; ++page) {
             if (!is_seen(section, page) && !check(part, page, section.proof.data + page * PAGE_BYTES)) return false;

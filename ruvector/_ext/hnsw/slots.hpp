@@ -39,13 +39,16 @@ class Records {
         std::swap(stride_, other.stride_);
         std::swap(shift_, other.shift_);
         std::swap(mask_, other.mask_);
+        std::swap(tail_, other.tail_);
         chunks_.swap(other.chunks_);
         owned_.swap(other.owned_);
     }
 
     char* at(uint32_t slot) const { return chunks_[slot >> shift_] + size_t(slot & mask_) * stride_; }
     size_t stride() const { return stride_; }
-    size_t capacity() const { return chunks_.size() << shift_; }
+    size_t capacity() const {
+        return tail_ == 0 ? chunks_.size() << shift_ : ((chunks_.size() - 1) << shift_) + tail_;
+    }
     size_t owned_bytes() const { return owned_.size() * (stride_ << shift_); }
 
     void reserve(size_t slots) {
@@ -54,18 +57,22 @@ class Records {
             owned_.reserve(owned_.size() + 1);
             char* chunk = allocate();
             owned_.push_back(chunk);
-            chunks_.push_back(chunk);
+            if (tail_ != 0) {  // the mapping ends inside the last chunk, which has to grow
+                std::memcpy(chunk, chunks_.back(), tail_ * stride_);
+                chunks_.back() = chunk;
+                tail_ = 0;
+            } else {
+                chunks_.push_back(chunk);
+            }
         }
     }
 
-    // Use whole chunks of a (private, writable) mapping where they lie; only the tail is copied.
+    // Use a (private, writable) mapping where it lies; nothing of it is read.
     void adopt(char* base, size_t slots) {
         clear();
-        size_t whole = slots >> shift_;
-        for (size_t chunk = 0; chunk < whole; ++chunk) chunks_.push_back(base + chunk * (stride_ << shift_));
-        reserve(slots);
-        size_t rest = slots - (whole << shift_);
-        if (rest != 0) std::memcpy(chunks_[whole], base + whole * (stride_ << shift_), rest * stride_);
+        chunks_.reserve((slots >> shift_) + 1);
+        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) chunks_.push_back(base + first * stride_);
+        tail_ = slots & mask_;
     }
 
     void copy_out(char* target, size_t slots) const {
@@ -83,6 +90,7 @@ class Records {
         for (char* chunk : owned_) std::free(chunk);
         owned_.clear();
         chunks_.clear();
+        tail_ = 0;
     }
 
   private:
@@ -110,6 +118,7 @@ class Records {
     size_t stride_;
     uint32_t shift_ = 0;
     uint32_t mask_ = 0;
+    size_t tail_ = 0;  // slots of the last chunk where a mapping ends in it; 0: it is whole
     std::vector<char*> chunks_;
     std::vector<char*> owned_;
 };
