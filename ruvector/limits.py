@@ -91,6 +91,8 @@ DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes l
 DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
 PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
 
+RESIDENT_CHECK_SEARCHES = 8  # between two looks at the resident memory of an index with a bound: a look takes 10 us
+RESIDENT_SLACK_BYTES = 16 * MEBIBYTE  # rows read again before they are given back again; below, a bound would thrash
 PAGE_BYTES = 4 * KIBIBYTE  # unit of a checksum in a store file: what one look at a row or a list has to verify
 REFERENCE_CHUNK_BYTES = 8 * MEBIBYTE  # doubles the numpy kernels hold at once; more only leaves the cache
 STORE_HEADER_BYTES = 4 * KIBIBYTE  # head of a store file: one memory page, so that data stay aligned

@@ -37,6 +37,8 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         const uint32_t* checksums
         int descriptor
 
+    void populate(const Proof& proof)
+
     cdef cppclass Finding "ruvector::Guard::Finding":
         int part
         int64_t page
@@ -73,7 +75,7 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         const char* restore(const Arrays& arrays, cbool in_place, unsigned int threads, const Proof* proofs) except +
         cbool check_next(size_t pages) except +
         cbool is_watched()
-        cbool is_damaged()
+        void evict()
         Finding finding()
 
 

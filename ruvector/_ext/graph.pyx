@@ -15,9 +15,9 @@ from ruvector.errors import StoreDamaged
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
            "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose")
 cdef int HEAD = 8
-# The order is that of Guard::Part in hnsw/guard.hpp; only the first three are used where they are mapped.
-PARTS = ("rows", "links", "codes", "keys", "upper")
-cdef int PROVEN = 3
+# The order is that of Guard::Part in hnsw/guard.hpp; all but the last may be used where they are mapped.
+PARTS = ("rows", "links", "codes", "fingerprints", "keys", "upper")
+cdef int PROVEN = 5
 cdef size_t CHECKED_PAGES = 8192  # 32 MiB: a few milliseconds
 cdef object NOTHING = np.empty(0, dtype=np.uint8)
 cdef object NO_CENTER = np.empty(0, dtype=np.float32)
@@ -173,11 +173,11 @@ cdef class Graph:
         ``in_place`` keeps rows, links and codes where they lie when they are writable; the arrays are kept alive.
         Codes that are not there are made again.
 
-        With ``proofs`` of rows, links and codes (PageProof of ruvector.store by name) these stay in place and are not
-        looked at: searches verify what they touch, and ``check_next`` must be called until it returns False before
-        anything is written.
+        With ``proofs`` (PageProof of ruvector.store, by name, of all UNREAD sections that are not empty) these sections
+        stay in place and are not looked at: searches verify what they touch, and ``check_next`` must be called until
+        it returns False before anything is written.
         """
-        cdef Proof vouched[3]
+        cdef Proof vouched[5]
         cdef const Proof* vouching = NULL
         cdef size_t slots = len(sections["states"]), base = self.core.base_links()
         cdef size_t coded = slots if len(sections.get("codes", ())) else 0
@@ -204,12 +204,41 @@ cdef class Graph:
         return wrong
 
     def check_next(self):
-        """Verify the next pages of a graph restored with proofs, in the end its links; False when nothing is left."""
+        """Verify the next pages of a graph restored with proofs, in the end its links; False when nothing is left.
+
+        In the end links and codes are copied to memory of the graph's own where there is enough of it.
+        """
         cdef cbool more
         with nogil:
             more = self.core.check_next(CHECKED_PAGES)
         self.refuse_damage()
         return more
+
+    def warm(self, *, bint rows):
+        """Bring links and codes used in place into memory, and rows too; returns how many bytes they have."""
+        cdef Proof section = Proof(NULL, 0, 0, NULL, -1)
+        cdef const uint8_t[::1] data
+        cdef size_t total = 0
+        mapped = self.mapped or {}
+        for name in ("links", "codes", "rows") if rows else ("links", "codes"):
+            if name not in mapped or not mapped[name].nbytes:
+                continue
+            data = mapped[name].reshape(-1).view(np.uint8)
+            section.data, section.bytes = <const char*>&data[0], data.shape[0]
+            with nogil:
+                populate(section)
+            total += section.bytes
+        return total
+
+    def evict(self):
+        """Let the system have the memory of rows used in place and not written; searches read them again."""
+        with nogil:
+            self.core.evict()
+
+    def row_place(self):
+        """Return address and bytes of the rows that are used in place; (0, 0) when there are none."""
+        rows = (self.mapped or {}).get("rows")
+        return (0, 0) if rows is None else (rows.ctypes.data, rows.nbytes)
 
     @property
     def is_verified(self):
@@ -240,6 +269,7 @@ cdef class Graph:
         cdef size_t count
         with nogil:
             count = self.core.live_keys(&out[0], out.shape[0])
+        self.refuse_damage()
         return count
 
     cdef dict copy_out(self):

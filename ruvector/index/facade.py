@@ -15,7 +15,7 @@ from ruvector import kernels, limits
 from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
-from ruvector.index.opening import UNREAD, Verification
+from ruvector.index.opening import UNREAD
 from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex
 from ruvector.store import open_generation, write_generation
@@ -72,7 +72,7 @@ class Index:
             ef_construction=ef_construction,
         )
         self._threads = threads
-        self._verification: Verification | None = None
+        self._opened: KeyedIndex | None = None  # the index while its data lie in files
         self._index: VectorIndex = KeyedIndex(options, threads=threads)
 
     @property
@@ -154,18 +154,30 @@ class Index:
         write_generation(Path(path), self._index.sections(), meta=meta)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: Verify = "lazy", threads: int = 0) -> Index:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: Verify = "lazy",
+        warm: bool = False,
+        resident_bytes: int | None = None,
+        threads: int = 0,
+    ) -> Index:
         """Return the index saved in a folder, ready to answer.
 
-        Rows, codes and links stay in their files, mapped privately: the system may drop rows from memory that no search
-        asks for. The files may be removed while the index is open, but not made shorter: the system ends a program that
-        touches what is no longer there.
+        Rows stay in their file, mapped privately: the system may drop those from memory that no search asks for. Links
+        and codes do so until they are verified and then move to memory of the index. The files may be removed while the
+        index is open, but not made shorter: the system ends a program that touches what is no longer there.
 
         Args:
             path: the folder.
-            verify: "lazy" reads little more than keys. Every search verifies the checksums of the pages it touches,
-                and a thread those of all others and the links; writers wait for it, as ``verified`` does. "full" does
-                that before it returns.
+            verify: "lazy" reads little more than states of rows. Every search verifies the checksums of the pages it
+                touches, and a thread those of all others and the links; writers wait for it, as ``verified`` does.
+                "full" does that before it returns.
+            warm: bring links and codes into memory first, so that no search waits for the disk because of them.
+            resident_bytes: when more than this of mapped files is resident after a search, rows are given back to the
+                system and read again when they are needed. Links and codes stay, and so do rows added after opening.
+                Only where the system has /proc. None: the system decides.
             threads: threads that build.
 
         Raises:
@@ -187,10 +199,21 @@ class Index:
             index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
             opened = KeyedIndex.from_sections(options, sections, threads=threads, proofs=generation.proofs or None)
             generation.keep_proofs()
-            index._index, index._verification = opened, opened.verification
+            index._index = index._opened = opened
+        if resident_bytes is not None:
+            opened.bound_memory(checks.check_range("resident_bytes", resident_bytes, low=1, high=1 << 62))
+        if warm:
+            opened.warm()
         if verify == "full":
             index.verified()
         return index
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes of an opened index into memory, on demand rows too; returns how many bytes that is.
+
+        Zero for an index that was not opened: all of it is in memory.
+        """
+        return 0 if self._opened is None else self._opened.warm(rows=rows)
 
     def verified(self, timeout: float | None = None) -> bool:
         """Wait until all of an opened index is verified, at most ``timeout`` seconds; tell whether it is.
@@ -198,7 +221,8 @@ class Index:
         Raises:
             StoreDamaged: a page is not as it was written, or links or keys do not fit together.
         """
-        return self._verification is None or self._verification.wait(timeout)
+        verification = None if self._opened is None else self._opened.verification
+        return verification is None or verification.wait(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""

@@ -16,7 +16,7 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.opening import Verification
+from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
 from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections
 from ruvector.store import PageProof
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
@@ -72,6 +72,7 @@ class KeyedIndex:
         self._keys = key_book(options.key_kind)
         self._writer = threading.Lock()
         self.verification: Verification | None = None  # of an index whose sections came with proofs
+        self._resident: ResidentBound | None = None
 
     @classmethod
     def from_sections(
@@ -88,7 +89,7 @@ class KeyedIndex:
         The arrays are copied, so their files may go; ``in_place`` keeps rows and links where they lie (the arrays
         must be writable, as private mappings are, and stay alive with the index).
 
-        With ``proofs`` of rows, links and codes these three stay in place without being read. Searches answer at once,
+        With ``proofs`` of the UNREAD sections these stay in place without being read. Searches answer at once,
         each from pages it has verified, while a thread verifies the rest; writers, and whoever wants the sections,
         wait for its end. ``verification`` tells how it went. The index closes the proofs once this returned.
 
@@ -102,6 +103,14 @@ class KeyedIndex:
             index.verification = Verification(index._engine, proofs)
             weakref.finalize(index, index.verification.stop).atexit = False
         return index
+
+    def bound_memory(self, bytes_max: int) -> None:
+        """Give rows in mapped files back to the system when more than this of all mapped files is resident."""
+        self._resident = ResidentBound(self._engine, bytes_max)
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes that lie in mapped files into memory, on demand rows too; returns their bytes."""
+        return self._engine.warm(rows=rows)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -207,6 +216,8 @@ class KeyedIndex:
                 (self._keys.names(keys[:count]), distances[:count])
                 for keys, distances, count in zip(answers[0], answers[1], counts, strict=True)
             ]
+            if self._resident is not None:
+                self._resident.check()
             whole = [(names, distances) for names, distances in named if names is not None]
             if len(whole) == len(named):
                 return whole
@@ -293,6 +304,7 @@ class KeyedIndex:
             "ef_search": options.ef_search,
             "engine": kernels.simd_name(),
             **figures,
+            "resident_row_bytes": resident_row_bytes(self._engine, figures["row_bytes"]),
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
 

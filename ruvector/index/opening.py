@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import mmap
 import threading
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+
+from ruvector import limits
 from ruvector.errors import StoreDamaged, StoreError, ensure
 from ruvector.index.protocol import Engine
 from ruvector.store import PageProof
 
-# Nearly all bytes of an index; everything else is read and verified at open.
-UNREAD = ("rows", "links", "codes")
+# Nearly all bytes of an index, none of which a search reads in order; everything else is read and verified at open.
+UNREAD = ("rows", "links", "codes", "fingerprints", "keys")
 _running: weakref.WeakSet[Verification] = weakref.WeakSet()
 
 
@@ -66,6 +71,53 @@ class Verification:
             for proof in self._proofs.values():
                 proof.close()
             self._has_ended.set()
+
+
+class ResidentBound:
+    """Keep the resident part of an engine's files below a bound, by giving back rows that nobody wrote.
+
+    They are read again, from the system's cache of files or from disk, when a search asks for them. Links and codes
+    stay: a bound below them is not kept. Without /proc this does nothing, and the system alone decides what stays.
+    """
+
+    def __init__(self, engine: Engine, bytes_max: int) -> None:
+        """Start with nothing given back."""
+        self._engine = engine
+        self._bytes_max = bytes_max
+        self._floor = 0  # what was resident after rows were given back: links, codes, programs
+        self._searches = 0
+
+    def check(self) -> None:
+        """Look once in a while, after a search."""
+        self._searches += 1
+        if self._searches % limits.RESIDENT_CHECK_SEARCHES:
+            return
+        if _resident_file_bytes() > max(self._bytes_max, self._floor + limits.RESIDENT_SLACK_BYTES):
+            self._engine.evict()
+            self._floor = _resident_file_bytes()
+
+
+def _resident_file_bytes() -> int:
+    """Return how many bytes of mapped files this process holds in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def resident_row_bytes(engine: Engine, row_bytes: int) -> int:
+    """Return how many bytes of the rows this process holds in memory: all, but for rows in mapped files."""
+    address, size = engine.row_place()
+    first, pages = address // mmap.PAGESIZE, -(-size // mmap.PAGESIZE)
+    if not pages:
+        return row_bytes
+    try:
+        with Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap:
+            pagemap.seek(first * 8)
+            entries = np.frombuffer(pagemap.read(pages * 8), dtype=np.uint64)
+    except OSError:
+        return row_bytes
+    return int(np.count_nonzero(entries >> np.uint64(63))) * mmap.PAGESIZE  # the highest bit: the page is present
 
 
 def _stop_all() -> None:

@@ -176,6 +176,18 @@ class Engine(Protocol):
         """Return whether everything restored was verified."""
         ...
 
+    def warm(self, *, rows: bool) -> int:
+        """Bring what lies in mapped files into memory; returns its bytes."""
+        ...
+
+    def evict(self) -> None:
+        """Give rows in mapped files back to the system, those that were written excepted."""
+        ...
+
+    def row_place(self) -> tuple[int, int]:
+        """Return address and bytes of rows in a mapped file, or (0, 0)."""
+        ...
+
     def check_next(self) -> bool:
         """Verify some more; False when nothing is left. Raises StoreDamaged."""
         ...

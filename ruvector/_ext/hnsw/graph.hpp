@@ -117,13 +117,13 @@ class Graph {
     void dump(const Arrays& arrays) const;
     // Null when all is well, else what is wrong with the sections; the graph is empty then. `in_place` uses the memory
     // of rows, links and codes, which must outlive the graph. Without codes they are made again.
-    // With `proofs` of rows, links and codes, which lie in place, these three are not looked at yet: searches verify
-    // what they touch until `check_next` has verified the rest; nothing may be written before `is_watched` is false.
+    // With `proofs`, in the order of Guard::Part, what they vouch for is not looked at yet: searches verify what they
+    // touch until `check_next` has verified the rest; nothing may be written before `is_watched` is false.
     const char* restore(const Arrays& arrays, bool in_place, unsigned threads, const Proof* proofs);
     // Verify the next pages, in the end all links; false when there is no more to do. One thread at a time.
     bool check_next(size_t pages);
     bool is_watched();
-    bool is_damaged() { return finding().part >= 0; }
+    void evict();  // let the system have the memory of mapped rows; they are read again when they are needed
     Guard::Finding finding();
 
     static constexpr size_t FIGURES = 14;
@@ -158,6 +158,11 @@ class Graph {
         for (size_t byte = 0; byte < prefetch_bytes_; byte += 64) __builtin_prefetch(row + byte);
     }
     uint64_t key_hash(uint32_t slot) const { return mix64(uint64_t(keys_[slot])); }
+    // The key of a slot for an answer; no key, and a finding of the guard, when its page is damaged.
+    int64_t key_of(uint32_t slot) const {
+        if (watch_ == nullptr) return keys_[slot];
+        return watch_->holds(Guard::KEYS, slot) ? mapped_keys_[slot] : -1;
+    }
     uint32_t slot_of(int64_t key) const {
         return by_key_.find(mix64(uint64_t(key)), [&](uint32_t slot) { return keys_[slot] == key; });
     }
@@ -270,9 +275,10 @@ class Graph {
     const char* check_links(uint32_t* at) const;
     const char* check_entry() const;
     const char* rebuild(const Arrays& arrays);
-    const char* build_tables();
+    const char* derive_rest();
     bool ready_tables();
     void start_guard(const Proof* proofs);
+    bool copy_hot(Records& links, Records& codes) const;
     void drop_upper(uint32_t slot) noexcept;
 
     std::vector<std::unique_ptr<Scratch>> scratches(unsigned threads);
@@ -288,20 +294,20 @@ class Graph {
     Records rows_;
     Records links_;
     Records records_;  // codes; of nodes only
-    std::vector<float> scales_;
-    std::vector<uint8_t> states_;
-    std::vector<uint8_t> levels_;
-    std::vector<int64_t> keys_;
-    std::vector<uint64_t> fingerprints_;
-    std::vector<uint32_t*> upper_;
-    std::vector<uint32_t> upper_block_;  // the upper lists of all nodes that were restored
-    std::vector<uint32_t> members_;  // live rows a node stands for, itself included
-    std::vector<uint32_t> twin_head_, twin_next_, twin_before_;
+    Column<float> scales_;
+    Column<uint8_t> states_;
+    Column<uint8_t> levels_;
+    Column<int64_t> keys_;
+    Column<uint64_t> fingerprints_;
+    Column<uint32_t*> upper_;
+    Column<uint32_t> upper_block_;  // the upper lists of all nodes that were restored
+    Column<uint32_t> members_;  // live rows a node stands for, itself included
+    Column<uint32_t> twin_head_, twin_next_, twin_before_;
 
-    std::vector<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
+    Column<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
 
-    std::vector<uint32_t> loose_;  // nodes without links
-    std::vector<uint32_t> free_;
+    Column<uint32_t> loose_;  // nodes without links
+    Column<uint32_t> free_;
     SlotTable by_key_;
     SlotTable by_row_;  // nodes only, by fingerprint
     bool coded_ = false;      // every node has a code
@@ -317,6 +323,8 @@ class Graph {
     std::atomic<uint32_t> built_permille_{1000};
 
     std::unique_ptr<Guard> guard_;
+    const int64_t* mapped_keys_ = nullptr;  // used until the tables are made
+    const uint64_t* mapped_prints_ = nullptr;
     Guard* watch_ = nullptr;  // while not all pages are verified; changes under the lock held alone
     std::atomic<bool> tables_ready_{true};
     std::mutex tables_lock_;

@@ -2,7 +2,8 @@
 //
 // An index that was just opened answers at once: whoever reads a row, a code or a list asks the guard first, and the
 // guard compares the pages it lies in. A background thread compares all the others meanwhile, by reading the files, so
-// that rows nobody asks for take no memory here. Once all are found right the guard is taken away.
+// that rows nobody asks for take no memory here. Once all are found right the guard is taken away, and links and codes,
+// which every search needs, move to huge pages of our own.
 #ifndef RUVECTOR_HNSW_GUARD_HPP
 #define RUVECTOR_HNSW_GUARD_HPP
 
@@ -34,9 +35,21 @@ struct Proof {
     int descriptor = -1;         // of the file; -1: the data are read where they lie
 };
 
+// Map all pages of a section, so that no search waits for one of them.
+inline void populate(const Proof& proof) {
+    if (proof.bytes == 0) return;
+#ifdef __linux__
+    constexpr int POPULATE_READ = 22;  // MADV_POPULATE_READ, Linux 5.14
+    char* data = const_cast<char*>(proof.data);
+    (void)madvise(data, proof.bytes, MADV_WILLNEED);
+    if (madvise(data, proof.bytes, POPULATE_READ) == 0) return;
+#endif
+    for (size_t at = 0; at < proof.bytes; at += 4096) (void)*static_cast<const volatile char*>(proof.data + at);
+}
+
 class Guard {
   public:
-    enum Part : int { ROWS = 0, LINKS = 1, CODES = 2, PARTS = 3, KEYS = 3, UPPER = 4 };  // only the first have pages
+    enum Part : int { ROWS = 0, LINKS = 1, CODES = 2, PRINTS = 3, KEYS = 4, PARTS = 5, UPPER = 5 };  // the last is whole
     static constexpr size_t PAGE_BYTES = 4096;
     static constexpr int64_t NO_PAGE = -1;
 
@@ -53,6 +66,10 @@ class Guard {
             section.stride = strides[part];
             section.pages = (section.proof.bytes + PAGE_BYTES - 1) / PAGE_BYTES;
             if (section.pages == 0) continue;
+#ifdef __linux__
+            // Neighbours in the file are no neighbours in space: what is read ahead would only take memory.
+            if (part == ROWS) (void)madvise(const_cast<char*>(section.proof.data), section.proof.bytes, MADV_RANDOM);
+#endif
             section.seen.reset(static_cast<uint8_t*>(std::calloc(section.pages, 1)));
             if (!section.seen) throw std::bad_alloc();
         }
@@ -80,10 +97,10 @@ class Guard {
         return true;
     }
 
-    // Compare the next pages, read from the files: links and codes before rows. False when none are left, or one is
+    // Compare the next pages, read from the files: what every search needs before rows. False when none are left, or one is
     // damaged. One thread at a time.
     bool check_next(size_t pages) {
-        static constexpr Part ORDER[PARTS] = {LINKS, CODES, ROWS};
+        static constexpr Part ORDER[PARTS] = {LINKS, CODES, KEYS, PRINTS, ROWS};
         for (; turn_ < PARTS; ++turn_, next_ = 0) {
             Section& section = sections_[ORDER[turn_]];
             if (next_ >= section.pages) continue;
@@ -93,6 +110,17 @@ class Guard {
             return true;
         }
         return false;
+    }
+
+    const char* data(Part part) const { return sections_[part].proof.data; }
+    // Let the system have the memory of a section that is not used any more and was never written.
+    void drop(Part part) const {
+#ifdef __linux__
+        const Proof& proof = sections_[part].proof;
+        if (proof.bytes != 0) (void)madvise(const_cast<char*>(proof.data), proof.bytes, MADV_DONTNEED);
+#else
+        (void)part;
+#endif
     }
 
     void report(Part part, int64_t page, const char* reason) {

@@ -234,11 +234,11 @@ inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_
     for (const Edge& edge : nodes) {
         float shown = space_.shown(edge.distance);
         if (states_[edge.slot] == LIVE && found < k) {
-            keys[found] = keys_[edge.slot];
+            keys[found] = key_of(edge.slot);
             distances[found++] = shown;
         }
         for (uint32_t twin = twin_next_[edge.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
-            keys[found] = keys_[twin];
+            keys[found] = key_of(twin);
             distances[found++] = shown;
         }
         if (found == k) break;
@@ -267,7 +267,7 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
     }
     std::sort(heap.begin(), heap.end(), nearer);
     for (size_t at = 0; at < heap.size(); ++at) {
-        keys[at] = keys_[heap[at].slot];
+        keys[at] = key_of(heap[at].slot);
         distances[at] = space_.shown(heap[at].distance);
     }
     return int64_t(heap.size());
@@ -338,7 +338,7 @@ inline size_t Graph::live_keys(int64_t* keys, size_t room) {
     size_t count = 0;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (states_[slot] != LIVE && states_[slot] != TWIN) continue;
-        if (count < room) keys[count] = keys_[slot];
+        if (count < room) keys[count] = key_of(slot);
         ++count;
     }
     return count;

@@ -67,16 +67,13 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         scales_.assign(arrays.scales, arrays.scales + slots);
         states_.assign(arrays.states, arrays.states + slots);
         levels_.assign(arrays.levels, arrays.levels + slots);
-        keys_.assign(arrays.keys, arrays.keys + slots);
-        fingerprints_.assign(arrays.fingerprints, arrays.fingerprints + slots);
+        mapped_keys_ = arrays.keys;
+        mapped_prints_ = arrays.fingerprints;
         twin_head_.assign(arrays.twin_heads, arrays.twin_heads + slots);
         upper_.assign(slots, nullptr);
         members_.assign(slots, 0);
         twin_next_.assign(slots, EMPTY);
-        twin_before_.assign(slots, EMPTY);
-        loose_at_.assign(slots, EMPTY);
         loose_.reserve(slots);
-        free_.reserve(slots);
         slots_ = uint32_t(slots);
         entry_ = arrays.head[0] < 0 || arrays.head[0] >= int64_t(slots) ? EMPTY : uint32_t(arrays.head[0]);
         top_ = uint32_t(arrays.head[1]);
@@ -85,8 +82,8 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         const char* wrong = rebuild(arrays);
         if (wrong == nullptr && int64_t(live_count_.load()) != arrays.head[4]) wrong = "the number of rows differs";
         uint32_t at = EMPTY;
+        if (wrong == nullptr && watch_ == nullptr) wrong = derive_rest();
         if (wrong == nullptr && options_.linked) wrong = watch_ != nullptr ? check_entry() : check_links(&at);
-        if (wrong == nullptr && watch_ == nullptr) wrong = build_tables();
         tables_ready_ = watch_ == nullptr;
         if (wrong == nullptr && coded) {
             codes_.set_center(std::vector<float>(arrays.center, arrays.center + options_.dims));
@@ -116,7 +113,7 @@ inline void Graph::take_in(Records& records, char* data, size_t slots, bool in_p
     }
 }
 
-// Derive the chains of twins, the free and the loose slots.
+// Derive what searches need: upper lists, chains of twins, loose slots.
 inline const char* Graph::rebuild(const Arrays& arrays) {
     upper_block_.assign(arrays.upper, arrays.upper + arrays.upper_count);
     size_t used = 0, upper_count = upper_block_.size(), live = 0;
@@ -142,15 +139,12 @@ inline const char* Graph::rebuild(const Arrays& arrays) {
     if (used != upper_count) return "there are too many upper links";
     for (uint32_t slot = slots_; slot-- > 0;) {
         uint32_t head = twin_head_[slot];
-        if (states_[slot] == FREE) free_.push_back(slot);
         if (states_[slot] != TWIN) {
             twin_head_[slot] = EMPTY;
             continue;
         }
         if (head >= slots_ || (states_[head] != LIVE && states_[head] != DEAD)) return "a twin hangs on no node";
-        twin_before_[slot] = head;
         twin_next_[slot] = twin_next_[head];
-        if (twin_next_[head] != EMPTY) twin_before_[twin_next_[head]] = slot;
         twin_next_[head] = slot;
         ++members_[head];
     }
@@ -163,16 +157,29 @@ inline const char* Graph::rebuild(const Arrays& arrays) {
     if (watch_ != nullptr && !watch_->holds_all(Guard::LINKS)) return nullptr;           // the finding tells
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (!is_node(slot, 0) || slot == entry_ || links(slot, 0)[0] != EMPTY) continue;
-        loose_at_[slot] = uint32_t(loose_.size());  // a node without links is loose, only the first one is not
-        loose_.push_back(slot);
+        loose_.push_back(slot);  // a node without links is loose, only the first one is not
     }
     return nullptr;
 }
 
-// The tables of keys and of rows.
-inline const char* Graph::build_tables() {
+// Derive what only writers and lookups need: keys and fingerprints of our own, the way back along chains of twins, the
+// free slots, the tables. No reader looks at any of it before the tables are said to be ready.
+inline const char* Graph::derive_rest() {
     auto by_key = [this](uint32_t slot) { return key_hash(slot); };
     auto by_row = [this](uint32_t slot) { return fingerprints_[slot]; };
+    keys_.assign(mapped_keys_, mapped_keys_ + slots_);
+    fingerprints_.assign(mapped_prints_, mapped_prints_ + slots_);
+    twin_before_.assign(slots_, EMPTY);
+    loose_at_.assign(slots_, EMPTY);
+    for (size_t at = 0; at < loose_.size(); ++at) loose_at_[loose_[at]] = uint32_t(at);
+    free_.clear();
+    free_.reserve(slots_);
+    for (uint32_t slot = slots_; slot-- > 0;) {
+        if (states_[slot] == FREE) free_.push_back(slot);
+        if (twin_next_[slot] != EMPTY) twin_before_[twin_next_[slot]] = slot;
+    }
+    by_key_.clear();
+    by_row_.clear();
     by_key_.reserve(slots_, by_key);
     if (options_.linked) by_row_.reserve(slots_, by_row);
     for (uint32_t slot = 0; slot < slots_; ++slot) {
