@@ -167,7 +167,8 @@ class Index:
 
         Rows stay in their file, mapped privately: the system may drop those from memory that no search asks for. Links
         and codes do so until they are verified and then move to memory of the index. The files may be removed while the
-        index is open, but not made shorter: the system ends a program that touches what is no longer there.
+        index is open, but not made shorter: the system ends a program that touches what is no longer there. Damage that
+        files take while the index is open is not noticed.
 
         Args:
             path: the folder.

@@ -282,7 +282,7 @@ class KeyedIndex:
                 )
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
-                    wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"
+                    wrong = None if self._keys.knows_all(self._engine.keys()) else "a row has no text key"
             except (KeyError, ValueError) as error:
                 wrong = f"a section is missing or of another type: {error}"
             if wrong is not None:

@@ -12,9 +12,10 @@ import pytest
 from index_cases import vectors
 
 from ruvector import kernels, limits
-from ruvector.errors import InvalidParameter, StoreDamaged, StoreError
+from ruvector.errors import InvalidParameter, StoreDamaged, StoreError, StoreFormat
 from ruvector.index import Index, KeyedIndex
 from ruvector.index.keyed import new_engine
+from ruvector.index.keys import TextKeys
 from ruvector.index.opening import UNREAD
 from ruvector.store import open_generation, write_generation
 
@@ -381,6 +382,32 @@ def test_kinds_and_keys_open(tmp_path, kind, texts):
     assert keys[3] in opened
     assert opened.delete(keys[:3]) == 3
     assert keys[0] not in opened
+
+
+def test_restored_texts_are_named_before_they_are_looked_up():
+    texts = ["b", "", "é", "日本", "a"]
+    kept = TextKeys()
+    numbers = kept.for_write(texts)
+    sections = kept.sections(numbers[[3, 0, 4, 2, 1]])
+    restored = TextKeys()
+    restored.restore(sections)
+    assert restored.names(numbers) == texts
+    assert restored.names(numbers[:0]) == []
+    assert restored.names(np.array([5])) is None
+    assert restored.knows_all(numbers)
+    assert not restored.knows_all(np.array([1, 5]))
+    assert restored.for_read(["é", "c", ""]).tolist() == [2, -1, 1]
+    assert restored.for_write(["new", "a"]).tolist() == [5, 4]
+    assert restored.names(np.array([5, 3])) == ["new", "日本"]
+    empty = TextKeys()
+    empty.restore(TextKeys().sections(numbers[:0]))
+    assert empty.names(numbers) is None
+    sections["text_ends"] = sections["text_ends"] - np.array([1, 0, 0, 0, 0])  # inside the last character of a text
+    with pytest.raises(StoreFormat, match="UTF-8"):
+        TextKeys().restore(sections)
+    twice = kept.sections(numbers[[0, 0]])
+    with pytest.raises(StoreFormat, match="twice"):
+        TextKeys().restore(twice)
 
 
 def test_searches_go_on_while_pages_are_verified(pristine, right):

@@ -3,7 +3,8 @@
 // An index that was just opened answers at once: whoever reads a row, a code or a list asks the guard first, and the
 // guard compares the pages it lies in. A background thread compares all the others meanwhile, by reading the files, so
 // that rows nobody asks for take no memory here. Once all are found right the guard is taken away, and links and codes,
-// which every search needs, move to huge pages of our own.
+// which every search needs, move to huge pages of our own. What the system drops and reads again later is not verified
+// again: the guard finds what was damaged before, not what the disk does to a file in use.
 #ifndef RUVECTOR_HNSW_GUARD_HPP
 #define RUVECTOR_HNSW_GUARD_HPP
 
@@ -97,8 +98,8 @@ class Guard {
         return true;
     }
 
-    // Compare the next pages, read from the files: what every search needs before rows. False when none are left, or one is
-    // damaged. One thread at a time.
+    // Compare the next pages, read from the files: what every search needs before rows. False when none are left, or
+    // one is damaged. One thread at a time.
     bool check_next(size_t pages) {
         static constexpr Part ORDER[PARTS] = {LINKS, CODES, KEYS, PRINTS, ROWS};
         for (; turn_ < PARTS; ++turn_, next_ = 0) {

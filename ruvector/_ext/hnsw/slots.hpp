@@ -12,6 +12,7 @@
 #include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace ruvector {
@@ -112,15 +113,16 @@ class Records {
     }
     // Let the system have the memory of mapped chunks that were not written: they are read again when they are needed.
     void evict() {
+#ifdef __linux__
+        uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));  // only pages that lie in the chunk as a whole
         for (size_t chunk = 0; chunk < mapped_.size(); ++chunk) {
             if (mapped_[chunk] == WRITTEN) continue;
             size_t slots = tail_ != 0 && chunk + 1 == chunks_.size() ? tail_ : size_t(mask_) + 1;
-            auto first = (reinterpret_cast<uintptr_t>(chunks_[chunk]) + 4095) / 4096 * 4096;
-            auto last = (reinterpret_cast<uintptr_t>(chunks_[chunk]) + slots * stride_) / 4096 * 4096;
-#ifdef __linux__
+            uintptr_t start = reinterpret_cast<uintptr_t>(chunks_[chunk]), end = start + slots * stride_;
+            uintptr_t first = (start + page - 1) / page * page, last = end / page * page;
             if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-#endif
         }
+#endif
     }
 
     void copy_out(char* target, size_t slots) const {
