@@ -94,7 +94,9 @@ DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes l
 DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
 PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
 
-PAGE_BYTES = 64 * KIBIBYTE  # unit of a checksum in a store file
+RESIDENT_CHECK_SEARCHES = 8  # between two looks at the resident memory of an index with a bound: a look takes 10 us
+RESIDENT_SLACK_BYTES = 16 * MEBIBYTE  # rows read again before they are given back again; below, a bound would thrash
+PAGE_BYTES = 4 * KIBIBYTE  # unit of a checksum in a store file: what one look at a row or a list has to verify
 REFERENCE_CHUNK_BYTES = 8 * MEBIBYTE  # doubles the numpy kernels hold at once; more only leaves the cache
 STORE_HEADER_BYTES = 4 * KIBIBYTE  # head of a store file: one memory page, so that data stay aligned
 STORE_BLOCK_BYTES = 1 * MEBIBYTE  # read at once while checksums are verified
@@ -108,4 +110,4 @@ ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d v
 ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")
-ensure(STORE_HEADER_BYTES < PAGE_BYTES, "the head of a file must lie in its first page")
+ensure(STORE_HEADER_BYTES % PAGE_BYTES == 0, "the head of a file must be whole pages")

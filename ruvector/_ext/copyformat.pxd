@@ -27,3 +27,7 @@ cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
     CopyResult walk_copy(const uint8_t* data, size_t size, CopyLayout layout, CopySink sink) noexcept
     int check_vector(int element, const uint8_t* field, size_t length, size_t* dims) noexcept
     void copy_elements(int element, const uint8_t* payload, size_t dims, uint8_t* out) noexcept
+
+
+cdef extern from "crc32.hpp" namespace "ruvector" nogil:
+    void page_checksums(const void* data, size_t bytes, size_t page_bytes, uint32_t* out) noexcept

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ from ruvector import limits
 from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
+from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex, VectorsIn
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 _SAVED_AS = "ruvector index"
+Verify: TypeAlias = Literal["lazy", "full"]
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
@@ -80,6 +82,7 @@ class Index:
             ef_construction=ef_construction,
         )
         self._threads = threads
+        self._opened: KeyedIndex | None = None  # the index while its data lie in files
         self._index: VectorIndex = KeyedIndex(options, threads=threads)
 
     @property
@@ -159,13 +162,40 @@ class Index:
         write_generation(Path(path), self._index.sections(), meta=meta)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, threads: int = 0) -> Index:
-        """Return the index saved in a folder, after checking every byte of it.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: Verify = "lazy",
+        warm: bool = False,
+        resident_bytes: int | None = None,
+        threads: int = 0,
+    ) -> Index:
+        """Return the index saved in a folder, ready to answer.
+
+        Rows stay in their file, mapped privately: the system may drop those from memory that no search asks for. Links
+        and codes do so until they are verified and then move to memory of the index. The files may be removed while the
+        index is open, but not made shorter: the system ends a program that touches what is no longer there. Damage that
+        files take while the index is open is not noticed.
+
+        Args:
+            path: the folder.
+            verify: "lazy" reads little more than states of rows. Every search verifies the checksums of the pages it
+                touches, and a thread those of all others and the links; writers wait for it, as ``verified`` does.
+                "full" does that before it returns.
+            warm: bring links and codes into memory first, so that no search waits for the disk because of them.
+            resident_bytes: when more than this of mapped files is resident after a search, rows are given back to the
+                system and read again when they are needed. Links and codes stay, and so do rows added after opening.
+                Only where the system has /proc. None: the system decides.
+            threads: threads that build.
 
         Raises:
-            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version.
+            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version. With "lazy" the
+                first search that would have used a damaged page raises StoreDamaged, and so does everything after it.
         """
-        with open_generation(Path(path)) as generation:
+        if verify not in get_args(Verify):
+            raise InvalidParameter(f'unknown verify "{verify}"', hint="Use lazy or full.")
+        with open_generation(Path(path), unread=unread_sections) as generation:
             if generation.meta.get("content") != _SAVED_AS or not isinstance(generation.meta.get("options"), dict):
                 raise StoreFormat(f"{path} holds no saved index")
             options = options_from_json(generation.meta["options"])
@@ -175,8 +205,32 @@ class Index:
                 raise StoreFormat(f"{path} was saved with options this version does not know: {error}") from None
             sections = {name: generation.section(name) for name in generation.names}
             index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
-            index._index = KeyedIndex.from_sections(options, sections, threads=threads)
+            opened = KeyedIndex.from_sections(options, sections, threads=threads, proofs=generation.proofs or None)
+            generation.keep_proofs()
+            index._index = index._opened = opened
+        if resident_bytes is not None:
+            opened.bound_memory(checks.check_range("resident_bytes", resident_bytes, low=1, high=1 << 62))
+        if warm:
+            opened.warm()
+        if verify == "full":
+            index.verified()
         return index
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes of an opened index into memory, on demand rows too; returns how many bytes that is.
+
+        Zero for an index that was not opened: all of it is in memory.
+        """
+        return 0 if self._opened is None else self._opened.warm(rows=rows)
+
+    def verified(self, timeout: float | None = None) -> bool:
+        """Wait until all of an opened index is verified, at most ``timeout`` seconds; tell whether it is.
+
+        Raises:
+            StoreDamaged: a page is not as it was written, or links or keys do not fit together.
+        """
+        verification = None if self._opened is None else self._opened.verification
+        return verification is None or verification.wait(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -15,8 +16,21 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.protocol import Answers, BuildProgress, Bytes, Engine, Keys, KeysIn, Sections, Vectors, VectorsIn
+from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
+from ruvector.index.protocol import (
+    Answers,
+    BuildProgress,
+    Bytes,
+    Engine,
+    Keys,
+    KeysIn,
+    MappedEngine,
+    Sections,
+    Vectors,
+    VectorsIn,
+)
 from ruvector.sparse import SparseVectors
+from ruvector.store import PageProof
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
@@ -84,8 +98,11 @@ class KeyedIndex:
         self._threads = checks.worker_count(threads)
         self._scan_factor = scan_factor
         self._engine = new_engine(options)
+        self._mapped = self._engine if isinstance(self._engine, MappedEngine) else None
         self._keys = key_book(options.key_kind)
         self._writer = threading.Lock()
+        self.verification: Verification | None = None  # of an index whose sections came with proofs
+        self._resident: ResidentBound | None = None
 
     @classmethod
     def from_sections(
@@ -95,18 +112,36 @@ class KeyedIndex:
         *,
         threads: int = 0,
         in_place: bool = False,
+        proofs: Mapping[str, PageProof] | None = None,
     ) -> KeyedIndex:
         """Return the index that ``sections`` of one with the same options described.
 
         The arrays are copied, so their files may go; ``in_place`` keeps rows and links where they lie (the arrays
         must be writable, as private mappings are, and stay alive with the index).
 
+        With ``proofs`` of the UNREAD sections these stay in place without being read. Searches answer at once,
+        each from pages it has verified, while a thread verifies the rest; writers, and whoever wants the sections,
+        wait for its end. ``verification`` tells how it went. The index closes the proofs once this returned.
+
         Raises:
             StoreFormat: the sections do not fit together or belong to other options.
+            StoreDamaged: a page that had to be read is not as it was written.
         """
         index = cls(options, threads=threads)
-        index._restore(sections, in_place=in_place)
+        index._restore(sections, in_place=in_place, proofs=proofs)
+        if proofs and index._mapped is not None:
+            index.verification = Verification(index._mapped, proofs)
+            weakref.finalize(index, index.verification.stop).atexit = False
         return index
+
+    def bound_memory(self, bytes_max: int) -> None:
+        """Give rows in mapped files back to the system when more than this of all mapped files is resident."""
+        if self._mapped is not None:
+            self._resident = ResidentBound(self._mapped, bytes_max)
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes that lie in mapped files into memory, on demand rows too; returns their bytes."""
+        return 0 if self._mapped is None else self._mapped.warm(rows=rows)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -126,6 +161,7 @@ class KeyedIndex:
         # Numbers are given to new texts only once the vectors are known to be good.
         rows = checks.row_bytes(vectors, options=self.options, count=_length(keys))
         with self._writer:
+            self._settle()
             numbers = self._keys.for_write(keys)
             return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
 
@@ -136,6 +172,7 @@ class KeyedIndex:
         build early (what was not linked stays deferred) and is raised here.
         """
         with self._writer:
+            self._settle()
             if on_progress is None:
                 self._engine.build(threads=self._threads)
             else:
@@ -162,6 +199,7 @@ class KeyedIndex:
     def delete(self, keys: KeysIn) -> int:
         """Delete rows; returns how many existed. No search that starts afterwards returns them."""
         with self._writer:
+            self._settle()
             deleted = self._engine.delete(self._keys.for_read(keys), threads=self._threads)
             self._keys.forget(deleted, live=len(self._engine), contains=self._engine.contains)
             return deleted
@@ -169,12 +207,14 @@ class KeyedIndex:
     def clear(self) -> None:
         """Delete all rows."""
         with self._writer:
+            self._settle()
             self._engine.clear()
             self._keys.clear()
 
     def compact(self) -> None:
         """Give back what deleted rows still hold; searches go on."""
         with self._writer:
+            self._settle()
             self._engine.repair(threads=self._threads)
 
     def search_many(
@@ -231,6 +271,8 @@ class KeyedIndex:
             if places < k and (answers[2] == places).any():
                 places = k
                 continue
+            if self._resident is not None:
+                self._resident.check()
             whole = named(answers)
             if whole is not None:
                 return whole
@@ -267,6 +309,7 @@ class KeyedIndex:
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
             Cancelled: ``cancel`` was set.
+            StoreDamaged: a page of an index opened unread is damaged.
         """
         return self.search_many(checks.one_query(query, options=self.options), k, ef=ef, threads=1, cancel=cancel)[0]
 
@@ -293,16 +336,25 @@ class KeyedIndex:
     def sections(self) -> Sections:
         """Return a consistent copy of the index as arrays; writers wait for it, searches do not."""
         with self._writer:
+            self._settle()
             return self._engine.dump() | self._keys.sections(self._engine.keys())
 
-    def _restore(self, sections: Sections, *, in_place: bool) -> None:
+    def _settle(self) -> None:
+        """Wait until everything is verified: what is changed or written must be right."""
+        if self.verification is not None:
+            self.verification.wait()
+
+    def _restore(self, sections: Sections, *, in_place: bool, proofs: Mapping[str, PageProof] | None) -> None:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:
-                wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
+                if proofs and self._mapped is not None:
+                    wrong = self._mapped.restore(sections, in_place=True, threads=self._threads, proofs=proofs)
+                else:
+                    wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
-                    wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"
+                    wrong = None if self._keys.knows_all(self._engine.keys()) else "a row has no text key"
             except (KeyError, ValueError) as error:
                 wrong = f"a section is missing or of another type: {error}"
             if wrong is not None:
@@ -314,6 +366,9 @@ class KeyedIndex:
         """Return options, counters and sizes in bytes."""
         figures = self._engine.figures()
         options = self.options
+        resident = figures["row_bytes"]
+        if self._mapped is not None:
+            resident = resident_row_bytes(self._mapped, resident)
         return {
             "kind": str(options.kind),
             "metric": str(options.metric),
@@ -324,6 +379,7 @@ class KeyedIndex:
             "ef_search": options.ef_search,
             "engine": kernels.simd_name(),
             **figures,
+            "resident_row_bytes": resident,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
 

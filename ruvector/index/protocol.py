@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ruvector.sparse import SparseVectors
+from ruvector.store import PageProof
 from ruvector.values import IndexOptions
 
 
@@ -199,4 +200,41 @@ class Engine(Protocol):
 
     def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong."""
+        ...
+
+
+@runtime_checkable
+class MappedEngine(Engine, Protocol):
+    """An engine that can work on sections in mapped files, and verify them while it answers."""
+
+    def restore(
+        self,
+        sections: Mapping[str, npt.NDArray[Any]],
+        *,
+        in_place: bool,
+        threads: int,
+        proofs: Mapping[str, PageProof] | None = None,
+    ) -> str | None:
+        """Become what ``dump`` returned; None, or what is wrong. Pages with proofs are verified as they are touched."""
+        ...
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether everything restored was verified."""
+        ...
+
+    def warm(self, *, rows: bool) -> int:
+        """Bring what lies in mapped files into memory; returns its bytes."""
+        ...
+
+    def evict(self) -> None:
+        """Give rows in mapped files back to the system, those that were written excepted."""
+        ...
+
+    def row_place(self) -> tuple[int, int]:
+        """Return address and bytes of rows in a mapped file, or (0, 0)."""
+        ...
+
+    def check_next(self) -> bool:
+        """Verify some more; False when nothing is left. Raises StoreDamaged."""
         ...

@@ -318,13 +318,14 @@ def test_malformed_vectors_are_refused(payload):
         decode_vector(payload)
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
-def test_page_checksums_are_crc32(size):
+@pytest.mark.parametrize("page", [1, 15, 64, 100, 4096])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000, 9001])
+def test_page_checksums_are_crc32(size, page):
     data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    sums = page_crcs(data, 64)
+    sums = page_crcs(data, page)
     assert sums.dtype == np.uint32
-    assert sums.tolist() == [zlib.crc32(data[start : start + 64].tobytes()) for start in range(0, size, 64)]
-    assert page_crcs(data.tobytes(), 64).tolist() == sums.tolist()
+    assert sums.tolist() == [zlib.crc32(data[start : start + page].tobytes()) for start in range(0, size, page)]
+    assert page_crcs(data.tobytes(), page).tolist() == sums.tolist()
 
 
 def test_page_checksums_accept_arrays_of_any_shape():
