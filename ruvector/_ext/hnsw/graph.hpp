@@ -64,6 +64,7 @@ constexpr size_t EXACT_EDGES = 3;        // candidates compared exactly for ever
 constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
 constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
+constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it is looked whether all are reached
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
@@ -126,6 +127,7 @@ class Graph {
     struct CodeMeasure;
     struct Bulk;
     struct BulkScratch;
+    struct Layer;
 
     // geometry
     uint32_t* links(uint32_t slot, uint32_t level) const {
@@ -223,9 +225,13 @@ class Graph {
     void seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
                          const volatile uint8_t* cancel);
     void advance(uint32_t from, uint32_t to, size_t done, size_t total) {
-        built_permille_ = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
+        uint32_t share = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
+        uint32_t before = built_permille_.load();  // another worker may be further
+        while (before < share && !built_permille_.compare_exchange_weak(before, share)) continue;
     }
+    static Layer layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, size_t limit);
     void publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level);
+    void publish_layer(const Layer& layer);
 
     // delete and repair (hnsw/repair.hpp)
     void drop(uint32_t slot);
@@ -238,7 +244,10 @@ class Graph {
     bool stays(uint32_t slot) const { return states_[slot] == LIVE || (states_[slot] == DEAD && members_[slot] != 0); }
     void mend_slice(uint32_t first, uint32_t last, unsigned threads);
     void mend_node(uint32_t slot, uint32_t level, Scratch& scratch, std::vector<uint32_t>& out) const;
-    std::vector<uint32_t> unreached() const;
+    void flood(uint32_t from, std::vector<uint8_t>& seen) const;
+    std::vector<uint32_t> unreached(std::vector<uint8_t>& seen) const;
+    void reach_all(unsigned threads);
+    void squeeze_in(uint32_t slot, uint32_t before);
     void relink_lost(unsigned threads);
     void relink(const std::vector<uint32_t>& nodes, unsigned threads);
     bool is_loose(uint32_t slot) const { return loose_at_[slot] != EMPTY; }
@@ -247,7 +256,7 @@ class Graph {
     void choose_entry();
     void release() noexcept;
     static void take_in(Records& records, char* data, size_t slots, bool in_place);
-    const char* check_links() const;
+    const char* check_links();
     const char* rebuild(const uint32_t* upper, size_t upper_count);
 
     std::vector<std::unique_ptr<Scratch>> scratches(unsigned threads);
@@ -283,6 +292,7 @@ class Graph {
     uint32_t slots_ = 0;
     std::atomic<size_t> live_count_{0};
     size_t dead_count_ = 0;  // nodes that stand for no row
+    size_t unchecked_ = 0;   // nodes linked since all were known to be reached
     size_t odd_count_ = 0;   // nodes whose weight is not 1
     uint32_t entry_ = EMPTY;
     uint32_t top_ = 0;

@@ -162,20 +162,19 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
     return nullptr;
 }
 
-inline const char* Graph::check_links() const {
-    bool any = false;
+inline const char* Graph::check_links() {
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (is_loose(slot) || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
-        any = true;
+        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);
             for (uint32_t at = 0; at < room(level) && list[at] != EMPTY; ++at) {
                 bool node = list[at] < slots_ && (states_[list[at]] == LIVE || states_[list[at]] == DEAD);
                 if (!node || levels_[list[at]] < level) return "a link leads to no node of its level";
+                if (is_loose(list[at])) tie(list[at]);  // what a list leads to cannot be freed as loose nodes are
             }
         }
     }
-    if (!any) return entry_ == EMPTY ? nullptr : "the entry is no node";
+    if (by_row_.count() == loose_.size()) return entry_ == EMPTY ? nullptr : "the entry is no node";
     if (entry_ == EMPTY) return "the entry is missing";
     if (states_[entry_] != LIVE && states_[entry_] != DEAD) return "the entry is no node";
     return levels_[entry_] == top_ ? nullptr : "the entry is on another level";
