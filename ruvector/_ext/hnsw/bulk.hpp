@@ -19,7 +19,6 @@ constexpr size_t CANDIDATES_MAX = 64;    // kept per node
 constexpr size_t INCOMING_MAX = 96;      // links back that are considered
 constexpr size_t REFINE_WIDTH = 48;      // beam of the second pass
 constexpr size_t SPLIT_DEPTH_MAX = 8;
-constexpr float PRUNE_ALPHA = 1.2f;      // of squared distances
 constexpr float BYTE_LIMIT = 63.0f;
 
 struct Graph::Bulk {

@@ -61,6 +61,7 @@ constexpr size_t CODE_ROWS_MIN = 1024;  // rows from which on there are codes; f
 constexpr size_t BLOCK_ROWS = 256;      // rows linked at once; they see each other by comparing all pairs
 constexpr size_t BULK_ROWS_MIN = 4096;   // rows from which on linking all at once is worth its preparation
 constexpr size_t EXACT_EDGES = 3;        // candidates compared exactly for every link there is room for
+constexpr float PRUNE_ALPHA = 1.2f;      // of squared distances: how much nearer one link must be to hide another
 constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
 constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
@@ -194,6 +195,11 @@ class Graph {
     template <class Measure>
     void level_links(const Measure& measure, Block& block, size_t index, uint32_t level, Scratch& scratch);
     void measure_again(uint32_t slot, size_t limit, Scratch& scratch) const;
+    // A link hides a candidate of a node that is nearer to the link than to the node; not so by inner product, whose
+    // distances are below zero.
+    bool hides(float from_link, float from_node) const {
+        return (space_.metric() == Metric::IP ? from_link : from_link * PRUNE_ALPHA) < from_node;
+    }
     void diversify(std::vector<Edge>& edges, size_t limit, Scratch& scratch) const;
     void turn_around(Block& block) const;
     void mend_target(Block& block, size_t group, Scratch& scratch) const;

@@ -337,7 +337,7 @@ inline void Graph::diversify(std::vector<Edge>& edges, size_t limit, Scratch& sc
         Probe probe = space_.probe(rows_.at(edge.slot), scales_[edge.slot], scratch.candidate.data());
         bool hidden = false;
         for (size_t other = 0; other < chosen.size() && !hidden; ++other) {
-            hidden = distance(probe, chosen[other].slot) < edge.distance;
+            hidden = hides(distance(probe, chosen[other].slot), edge.distance);
         }
         if (!hidden) chosen.push_back(edge);
         if (hidden && space_.metric() == Metric::IP) scratch.hidden.push_back(edge);

@@ -121,7 +121,11 @@ inline void Graph::free_slot(uint32_t slot) {
 
 inline void Graph::repair(unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
-    if (dead_count_ != 0) repair_locked(threads);
+    if (dead_count_ != 0) {
+        repair_locked(threads);
+    } else if (unchecked_ != 0) {
+        reach_all(threads);
+    }
 }
 
 inline void Graph::repair_if_due(unsigned threads) {
@@ -200,7 +204,7 @@ inline void Graph::mend_node(uint32_t slot, uint32_t level, Scratch& scratch, st
     for (size_t at = 0; at < offers.size() && out.size() < room(level); ++at) {
         Probe offer = space_.probe(rows_.at(offers[at].slot), scales_[offers[at].slot], scratch.candidate.data());
         bool hidden = std::any_of(out.begin(), out.end(), [&](uint32_t kept) {
-            return distance(offer, kept) < offers[at].distance;
+            return hides(distance(offer, kept), offers[at].distance);
         });
         if (!hidden) out.push_back(offers[at].slot);
     }
