@@ -62,9 +62,11 @@ constexpr size_t CODE_ROWS_MIN = 1024;  // rows from which on there are codes; f
 constexpr size_t BLOCK_ROWS = 256;      // rows linked at once; they see each other by comparing all pairs
 constexpr size_t BULK_ROWS_MIN = 4096;   // rows from which on linking all at once is worth its preparation
 constexpr size_t EXACT_EDGES = 3;        // candidates compared exactly for every link there is room for
+constexpr float PRUNE_ALPHA = 1.1f;      // of squared distances: how much nearer one link must be to hide another
 constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
 constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
+constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it is looked whether all are reached
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
@@ -140,6 +142,7 @@ class Graph {
     struct Guarded;
     struct Bulk;
     struct BulkScratch;
+    struct Layer;
 
     // geometry
     uint32_t* links(uint32_t slot, uint32_t level) const {
@@ -217,6 +220,11 @@ class Graph {
     template <class Measure>
     void level_links(const Measure& measure, Block& block, size_t index, uint32_t level, Scratch& scratch);
     void measure_again(uint32_t slot, size_t limit, Scratch& scratch) const;
+    // A link hides a candidate of a node that is nearer to the link than to the node; not so by inner product, whose
+    // distances are below zero.
+    bool hides(float from_link, float from_node) const {
+        return (space_.metric() == Metric::IP ? from_link : from_link * PRUNE_ALPHA) < from_node;
+    }
     void diversify(std::vector<Edge>& edges, size_t limit, Scratch& scratch) const;
     void turn_around(Block& block) const;
     void mend_target(Block& block, size_t group, Scratch& scratch) const;
@@ -248,9 +256,13 @@ class Graph {
     void seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
                          const volatile uint8_t* cancel);
     void advance(uint32_t from, uint32_t to, size_t done, size_t total) {
-        built_permille_ = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
+        uint32_t share = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
+        uint32_t before = built_permille_.load();  // another worker may be further
+        while (before < share && !built_permille_.compare_exchange_weak(before, share)) continue;
     }
+    static Layer layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, size_t limit);
     void publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level);
+    void publish_layer(const Layer& layer);
 
     // delete and repair (hnsw/repair.hpp)
     void drop(uint32_t slot);
@@ -263,7 +275,10 @@ class Graph {
     bool stays(uint32_t slot) const { return states_[slot] == LIVE || (states_[slot] == DEAD && members_[slot] != 0); }
     void mend_slice(uint32_t first, uint32_t last, unsigned threads);
     void mend_node(uint32_t slot, uint32_t level, Scratch& scratch, std::vector<uint32_t>& out) const;
-    std::vector<uint32_t> unreached() const;
+    void flood(uint32_t from, std::vector<uint8_t>& seen) const;
+    std::vector<uint32_t> unreached(std::vector<uint8_t>& seen) const;
+    void reach_all(unsigned threads);
+    void squeeze_in(uint32_t slot, uint32_t before);
     void relink_lost(unsigned threads);
     void relink(const std::vector<uint32_t>& nodes, unsigned threads);
     bool is_loose(uint32_t slot) const { return loose_at_[slot] != EMPTY; }
@@ -274,6 +289,7 @@ class Graph {
     static void take_in(Records& records, char* data, size_t slots, bool in_place);
     const char* check_links(uint32_t* at) const;
     const char* check_entry() const;
+    void tie_linked();
     const char* rebuild(const Arrays& arrays);
     const char* derive_rest();
     bool ready_tables();
@@ -315,6 +331,7 @@ class Graph {
     uint32_t slots_ = 0;
     std::atomic<size_t> live_count_{0};
     size_t dead_count_ = 0;  // nodes that stand for no row
+    size_t unchecked_ = 0;   // nodes linked since all were known to be reached
     size_t odd_count_ = 0;   // nodes whose weight is not 1
     uint32_t entry_ = EMPTY;
     uint32_t top_ = 0;

@@ -165,6 +165,15 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
     bool weighted = odd_count_ != 0;
     scratch.visited.begin(slots_);
     pool.begin(ef);
+    if (entry_ != EMPTY) {
+        float best;
+        uint32_t start = descend(measure, 0, &best, scratch);
+        if (start == EMPTY) return false;
+        scratch.visited.mark(start);
+        pool.push(best, start, weighted ? members_[start] : 1);
+        if (!beam(measure, 0, pool, scratch, weighted, cancel)) return false;
+    }
+    // The loose ones last: a pool full of them would not admit the node where the walk begins.
     size_t step = scratch.apart.size();
     for (size_t first = 0; first < loose_.size(); first += step) {
         if (first / step % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
@@ -173,16 +182,11 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         measure(slots, count, scratch.apart.data(), scratch);
         scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
-            scratch.visited.mark(slots[at]);  // while many are being linked, lists lead to loose nodes too
+            if (!scratch.visited.mark(slots[at])) continue;  // while many are being linked, lists lead to loose nodes
             if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weighted ? members_[slots[at]] : 1);
         }
     }
-    if (entry_ == EMPTY) return true;
-    float best;
-    uint32_t start = descend(measure, 0, &best, scratch);
-    if (start == EMPTY) return false;
-    if (scratch.visited.mark(start)) pool.push(best, start, weighted ? members_[start] : 1);
-    return beam(measure, 0, pool, scratch, weighted, cancel);
+    return true;
 }
 
 template <class Pool>

@@ -84,6 +84,7 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         uint32_t at = EMPTY;
         if (wrong == nullptr && watch_ == nullptr) wrong = derive_rest();
         if (wrong == nullptr && options_.linked) wrong = watch_ != nullptr ? check_entry() : check_links(&at);
+        if (wrong == nullptr && watch_ == nullptr) tie_linked();
         tables_ready_ = watch_ == nullptr;
         if (wrong == nullptr && coded) {
             codes_.set_center(std::vector<float>(arrays.center, arrays.center + options_.dims));
@@ -194,10 +195,8 @@ inline const char* Graph::derive_rest() {
 // `at` becomes the node whose links are wrong, or EMPTY when it is something else.
 inline const char* Graph::check_links(uint32_t* at) const {
     *at = EMPTY;
-    bool any = false;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (is_loose(slot) || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
-        any = true;
+        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);
             for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {
@@ -207,9 +206,22 @@ inline const char* Graph::check_links(uint32_t* at) const {
             }
         }
     }
-    if (!any) return entry_ == EMPTY ? nullptr : "the entry is no node";
+    if (by_row_.count() == loose_.size()) return entry_ == EMPTY ? nullptr : "the entry is no node";
     if (entry_ == EMPTY) return "the entry is missing";
     return check_entry();
+}
+
+// A node without links that a list leads to is not loose: it could not be freed as loose nodes are.
+inline void Graph::tie_linked() {
+    for (uint32_t slot = 0; slot < slots_ && !loose_.empty(); ++slot) {
+        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        for (uint32_t level = 0; level <= levels_[slot]; ++level) {
+            const uint32_t* list = links(slot, level);
+            for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {
+                if (is_loose(list[place])) tie(list[place]);
+            }
+        }
+    }
 }
 
 inline const char* Graph::check_entry() const {

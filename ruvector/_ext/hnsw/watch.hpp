@@ -97,6 +97,7 @@ inline bool Graph::check_next(size_t pages) {
         for (Guard::Part part : {Guard::LINKS, Guard::CODES, Guard::KEYS, Guard::PRINTS}) {
             if (own) guard_->drop(part);
         }
+        tie_linked();
         watch_ = nullptr;
     }
     return false;
