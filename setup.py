@@ -50,6 +50,7 @@ EXTENSIONS = [
     extension("codes", *SIMD),  # the kernels over quantized vectors, for tests
     extension("graph", *SIMD),  # the HNSW graph
     extension("inverted"),  # exact inverted lists of sparse rows
+    extension("ivf", *SIMD),  # inverted lists
     extension("copyformat"),  # COPY BINARY frames and page checksums
 ]
 

@@ -45,6 +45,7 @@ class IndexKind(StrEnum):
 
     FLAT = "flat"
     HNSW = "hnsw"
+    IVF = "ivf"
     INVERTED = "inverted"  # a list of rows for every dimension: sparse vectors, exact
 
 

@@ -306,9 +306,9 @@ begin
   filter_columns := array(select distinct c.value from jsonb_array_elements_text(coalesce(options -> 'columns', '[]')) c
                           order by 1);
   kind := options ->> 'index_kind';
-  if kind not in ('hnsw', 'flat', 'inverted') then
+  if kind not in ('hnsw', 'ivf', 'flat', 'inverted') then
     raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023',
-      hint = 'Kinds are hnsw and flat, for sparsevec inverted.';
+      hint = 'Kinds are hnsw, ivf and flat, for sparsevec inverted.';
   end if;
   select * into found_column from ruvector.inspect_column(table_schema, table_name, column_name);
   kind := coalesce(kind, case found_column.vector_type when 'sparsevec' then 'inverted' else 'hnsw' end);

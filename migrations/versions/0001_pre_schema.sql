@@ -58,7 +58,7 @@ create table ruvector.collection (
   vector_type text not null check (vector_type in ('vector', 'halfvec', 'bit', 'sparsevec')),
   dims int not null check (dims between 1 and 1000000000),
   metric text not null check (metric in ('l2', 'ip', 'cosine', 'l1', 'hamming', 'jaccard')),
-  index_kind text not null default 'hnsw' check (index_kind in ('hnsw', 'flat', 'inverted')),
+  index_kind text not null default 'hnsw' check (index_kind in ('hnsw', 'ivf', 'flat', 'inverted')),
   m int not null default 16 check (m between 2 and 128),
   ef_construction int not null default 200 check (ef_construction between 4 and 2000),
   ef_search int not null default 100 check (ef_search between 1 and 20000),

@@ -60,8 +60,9 @@ class Index:
         Args:
             dims: numbers, or bits, of a vector.
             metric: l2, ip, cosine, l1; hamming or jaccard for bits.
-            kind: hnsw, the default, or flat for exact answers; sparse vectors have inverted, always exact.
-            m: links per node of the graph.
+            kind: hnsw, the default; ivf, whose lists are built several times as fast; or flat for exact answers. Sparse
+                vectors have inverted, always exact.
+            m: links per node of the graph; the other kinds have none.
             ef_construction: candidates considered for the links of a node.
             threads: threads that build; 0 means all cores. The result does not depend on it.
             dtype: f32 or f16, how numbers are stored, or sparse; bits are always bits.

@@ -47,9 +47,13 @@ def new_engine(options: IndexOptions) -> Engine:
         "metric": _METRIC_CODES[options.metric],
         "element": _ELEMENT_CODES[options.element],
         "dims": options.dims,
+        "seed": options.seed,
+    }
+    if options.kind is IndexKind.IVF:
+        return _new_lists(settings)
+    settings |= {
         "m": options.m,
         "ef_construction": options.ef_construction,
-        "seed": options.seed,
         "linked": options.kind is IndexKind.HNSW,
     }
     if kernels.IS_COMPILED:
@@ -73,14 +77,31 @@ def _new_inverted(options: IndexOptions) -> Engine:
     return ReferenceInverted(metric=_METRIC_CODES[options.metric], dims=options.dims)
 
 
+def _new_lists(settings: dict[str, Any]) -> Engine:
+    if kernels.IS_COMPILED:
+        from ruvector._ext.ivf import Lists
+
+        compiled: Engine = Lists(**settings)
+        return compiled
+    from ruvector.index.reference_lists import ReferenceLists
+
+    return ReferenceLists(**settings)
+
+
 class KeyedIndex:
-    """Keyed vectors behind one engine: an HNSW graph over them, or none (kind flat: every search compares every row).
+    """Keyed vectors behind one engine, of one of four kinds.
+
+    hnsw: a graph over the rows; the engine for most collections.
+    ivf: inverted lists, built several times as fast, for few dimensions, many queries at once or a first answer soon. A
+    search scans the ef / 2 nearest lists, more when they hold fewer than ef rows. There are lists from 2,048 rows on;
+    fewer, l1, bits and less than 32 dimensions are compared row by row, and ``stats()["lists"]`` is 0.
+    flat: neither; every search compares every row.
 
     Sparse vectors stand in inverted lists instead (kind inverted: exact, too); wherever others take arrays of vectors
     they take SparseVectors or a scipy CSR matrix.
 
     Deleted rows vanish from answers at once and from the graph when they are many or ``compact`` is called.
-    A build gives the same graph for every number of threads. Writers take turns; readers only meet the engine's own
+    A build gives the same index for every number of threads. Writers take turns; readers only meet the engine's own
     short locks.
     """
 

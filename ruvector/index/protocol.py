@@ -140,7 +140,8 @@ class VectorIndex(Protocol):
 class Engine(Protocol):
     """Rows and int64 keys with a search over them; it trusts what it is given.
 
-    A graph (ruvector._ext.graph.Graph), inverted lists (ruvector._ext.inverted.Inverted), or the numpy twin of either.
+    A graph (ruvector._ext.graph.Graph), lists (ruvector._ext.ivf.Lists), inverted lists of sparse rows
+    (ruvector._ext.inverted.Inverted), or the numpy twin of one of them.
     """
 
     def __len__(self) -> int:

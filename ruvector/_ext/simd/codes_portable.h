@@ -119,5 +119,17 @@ CODE_TARGET int32_t fit_bytes(const float* row, size_t dims, float inverse, floa
     return sum;
 }
 
+// Bit i tells whether a row may be nearer than the limit; see scan_near.
+CODE_TARGET uint32_t near_mask(const uint16_t* sums, const ScanTerms& terms, const float* add, const float* mul,
+                               const float* error) {
+    uint32_t mask = 0;
+    for (size_t row = 0; row < 32; ++row) {
+        float product = terms.step * float(sums[row]) + terms.base;
+        float least = ((terms.start + add[row]) + mul[row] * product) - error[row] * terms.length;
+        mask |= uint32_t(least < terms.limit) << row;
+    }
+    return mask;
+}
+
 }  // namespace
 }  // namespace ruvector
