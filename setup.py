@@ -15,7 +15,14 @@ SIMD = sorted(str(path) for path in Path("ruvector/_ext/simd").glob("*.cpp"))
 COMPILE = ["-std=c++17", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 LINK: list[str] = []
 if DEBUG:
-    COMPILE = ["-std=c++17", "-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+    COMPILE = [
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-ffp-contract=off",
+        "-fsanitize=undefined",
+        "-fno-sanitize-recover=undefined",
+    ]
     LINK = ["-fsanitize=undefined"]
 if sys.platform == "darwin":
     COMPILE.append("-mmacosx-version-min=10.14")
@@ -40,7 +47,9 @@ def extension(name: str, *sources: str) -> Extension:
 
 EXTENSIONS = [
     extension("distance", *SIMD),  # one query against many rows
+    extension("codes", *SIMD),  # the kernels over quantized vectors, for tests
     extension("graph", *SIMD),  # the HNSW graph
+    extension("inverted"),  # exact inverted lists of sparse rows
     extension("ivf", *SIMD),  # inverted lists
     extension("copyformat"),  # COPY BINARY frames and page checksums
 ]

@@ -90,3 +90,42 @@ def shared_data(name):
     if not folder.is_dir():
         pytest.skip(f"the data set {name} is not here: set RUVECTOR_SHARED_DATA")
     return folder
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def clustered(rows, dims, *, clusters=60, seed=0, spread=0.35):
+    """Rows around a few centres, as embeddings of documents lie."""
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(1234).normal(size=(clusters, dims))
+    values = centers[rng.integers(0, clusters, rows)] + spread * rng.normal(size=(rows, dims))
+    return values.astype(np.float32)
+
+
+def check_answer(answer, query, rows, *, metric=Metric.L2):
+    """An answer may name every row (key to vector) once, with its distance, nearest first."""
+    keys, distances = answer
+    keys = list(keys)
+    assert len(keys) == len(set(keys)) == len(distances)
+    assert (np.diff(distances) >= 0).all()
+    if keys:
+        wanted = exact(query, np.array([rows[key] for key in keys]), metric)
+        np.testing.assert_allclose(distances, wanted, rtol=1e-4, atol=1e-4)
+
+
+def unreached(sections):
+    """The slots of nodes with rows that no way along the lowest level leads to, from where searches begin."""
+    links, states = sections["links"], sections["states"]
+    alive = states == 1
+    alive[sections["twin_heads"][states == 3]] = True
+    seen = np.zeros(len(states), dtype=bool)
+    entry = int(sections["head"][0])
+    front = np.array([entry] if entry >= 0 else [], dtype=np.int64)
+    while len(front):
+        seen[front] = True
+        around = np.unique(links[front])
+        around = around[around < len(states)]
+        front = around[~seen[around]]
+    return np.flatnonzero(alive & ~seen)

@@ -15,11 +15,11 @@ namespace ruvector {
 constexpr size_t LEAF_ROWS = 512;
 constexpr size_t LEADERS_MAX = 1000;
 constexpr size_t LEAF_NEAREST = 12;      // candidates a node takes from one leaf
-constexpr size_t CANDIDATES_MAX = 64;    // kept per node
+constexpr size_t CANDIDATES_MAX = 96;    // kept per node
 constexpr size_t INCOMING_MAX = 96;      // links back that are considered
-constexpr size_t REFINE_WIDTH = 48;      // beam of the second pass
+constexpr size_t REFINE_SHARE = 3;       // the beam of the second pass is this part of ef_construction ...
+constexpr size_t REFINE_WIDTH_MIN = 32;  // ... and at least so wide
 constexpr size_t SPLIT_DEPTH_MAX = 8;
-constexpr float PRUNE_ALPHA = 1.2f;      // of squared distances
 constexpr float BYTE_LIMIT = 63.0f;
 
 struct Graph::Bulk {
@@ -58,6 +58,13 @@ struct Graph::Bulk {
     }
 };
 
+// The links of all nodes of one level, by slots.
+struct Graph::Layer {
+    uint32_t level;
+    std::vector<uint32_t> slots;
+    std::vector<uint32_t> links;  // `room` each, ended by EMPTY when fewer
+};
+
 // What one thread of a bulk build needs.
 struct Graph::BulkScratch {
     std::vector<uint8_t> shifted;  // codes of a leaf moved to 1..127
@@ -91,8 +98,9 @@ inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) 
             tie(slot);
             raise_entry(slot);
         }
-        advance(0, 1000, total - loose_.size(), total);
+        advance(0, 999, total - loose_.size(), total);
     }
+    reach_all(threads);
     built_permille_ = 1000;
 }
 
@@ -111,6 +119,7 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
     bulk.counts.resize(count);
     bulk.links.resize(count * base_links_);
     bulk.degrees.resize(count);
+    std::vector<Layer> uppers;  // kept until the lowest is public: who comes down them must find links there
     uint32_t top = 0;
     for (uint32_t slot : bulk.nodes) top = std::max<uint32_t>(top, levels_[slot]);
     for (uint32_t level = top + 1; level-- > 0;) {
@@ -125,8 +134,12 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
         built_permille_ = level == 0 ? 350 : 50;
         choose_links(bulk, members, room(level), threads, scratch);
         turn_links(bulk, members, room(level), threads, scratch);
+        if (level != 0) {
+            uppers.push_back(layer_of(bulk, members, level, room(level)));
+            continue;
+        }
         publish_bulk(bulk, members, level);
-        if (level != 0) continue;
+        for (const Layer& upper : uppers) publish_layer(upper);
         built_permille_ = 500;
         {
             std::lock_guard<FairLock> guard(lock_);
@@ -140,7 +153,6 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
         turn_links(bulk, members, room(level), threads, scratch);
         publish_bulk(bulk, members, level);
     }
-    relink(unreached(), threads);
 }
 
 inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
@@ -457,7 +469,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         Probe probe = space_.probe(rows_.at(slot), scales_[slot], own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
-        pool.begin(REFINE_WIDTH);
+        pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / REFINE_SHARE));
         own.visited.begin(slots_);
         own.visited.mark(slot);
         const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;
@@ -483,17 +495,34 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
     for (auto& one : scratch) give_back(std::move(one));
 }
 
+inline Graph::Layer Graph::layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,
+                                    size_t limit) {
+    Layer layer{level, {}, std::vector<uint32_t>(members.size() * limit, EMPTY)};
+    layer.slots.reserve(members.size());
+    for (size_t at = 0; at < members.size(); ++at) {
+        const Edge* edges = bulk.links.data() + members[at] * limit;
+        layer.slots.push_back(bulk.nodes[members[at]]);
+        for (uint32_t link = 0; link < bulk.degrees[members[at]]; ++link) {
+            layer.links[at * limit + link] = bulk.nodes[edges[link].slot];
+        }
+    }
+    return layer;
+}
+
 inline void Graph::publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level) {
-    size_t limit = room(level);
     for (size_t first = 0; first < members.size(); first += REPAIR_SLOTS) {
+        auto from = members.begin() + ptrdiff_t(first);
+        auto to = members.begin() + ptrdiff_t(std::min(members.size(), first + REPAIR_SLOTS));
+        publish_layer(layer_of(bulk, std::vector<uint32_t>(from, to), level, room(level)));
+    }
+}
+
+inline void Graph::publish_layer(const Layer& layer) {
+    size_t limit = room(layer.level), count = layer.slots.size();
+    for (size_t first = 0; first < count; first += REPAIR_SLOTS) {
         std::lock_guard<FairLock> guard(lock_);
-        for (size_t at = first; at < std::min(members.size(), first + REPAIR_SLOTS); ++at) {
-            uint32_t node = members[at];
-            uint32_t* out = links(bulk.nodes[node], level);
-            std::fill_n(out, limit, EMPTY);
-            for (uint32_t link = 0; link < bulk.degrees[node]; ++link) {
-                out[link] = bulk.nodes[bulk.links[node * limit + link].slot];
-            }
+        for (size_t at = first; at < std::min(count, first + REPAIR_SLOTS); ++at) {
+            std::copy_n(layer.links.data() + at * limit, limit, links(layer.slots[at], layer.level));
         }
     }
 }

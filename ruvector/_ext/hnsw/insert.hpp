@@ -48,6 +48,7 @@ inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count,
     }
     if (!loose) link_loose(threads, nullptr);
     repair_if_due(threads);
+    if (unchecked_ * UNCHECKED_SHARE > by_row_.count()) reach_all(threads);
     return changed;
 }
 
@@ -70,6 +71,7 @@ inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t co
         throw;
     }
     publish(block, loose && options_.linked);
+    if (!loose) unchecked_ += block.nodes.size();
     *changed += block.slots.size();
 }
 
@@ -190,6 +192,7 @@ inline void Graph::adopt_row(int64_t key, const char* row, Block& block) {
     uint32_t slot = take_slot();
     block.slots.push_back(slot);
     block.heads.push_back(EMPTY);
+    rows_.mark_written(slot);
     std::memset(rows_.at(slot) + space_.row_bytes(), 0, rows_.stride() - space_.row_bytes());
     std::memcpy(rows_.at(slot), row, space_.row_bytes());
     scales_[slot] = space_.scale_of(row);
@@ -335,7 +338,7 @@ inline void Graph::diversify(std::vector<Edge>& edges, size_t limit, Scratch& sc
         Probe probe = space_.probe(rows_.at(edge.slot), scales_[edge.slot], scratch.candidate.data());
         bool hidden = false;
         for (size_t other = 0; other < chosen.size() && !hidden; ++other) {
-            hidden = distance(probe, chosen[other].slot) < edge.distance;
+            hidden = hides(distance(probe, chosen[other].slot), edge.distance);
         }
         if (!hidden) chosen.push_back(edge);
         if (hidden && space_.metric() == Metric::IP) scratch.hidden.push_back(edge);
@@ -426,10 +429,8 @@ inline void Graph::publish(Block& block, bool loose) {
         uint32_t slot = block.slots[row];
         if (block.replaced[row] != EMPTY) {
             by_key_.erase(block.replaced[row], [this](uint32_t at) { return key_hash(at); });
-            drop(block.replaced[row]);
         }
         by_key_.insert(slot, [this](uint32_t at) { return key_hash(at); });
-        ++live_count_;
         if (block.heads[row] != EMPTY) {
             hang_twin(slot, block.heads[row]);
             continue;
@@ -442,6 +443,11 @@ inline void Graph::publish(Block& block, bool loose) {
         } else if (options_.linked) {
             raise_entry(slot);
         }
+    }
+    // Only now, since a row of the block may be the twin of one that another row of the block replaces.
+    for (uint32_t replaced : block.replaced) {
+        if (replaced != EMPTY) drop(replaced);
+        ++live_count_;
     }
 }
 

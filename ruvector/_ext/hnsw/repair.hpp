@@ -41,7 +41,11 @@ inline void Graph::clear() {
 
 // Forget all rows and give the memory back; the counter of level draws goes on.
 inline void Graph::release() noexcept {
-    for (uint32_t* list : upper_) delete[] list;
+    for (uint32_t slot = 0; slot < upper_.size(); ++slot) drop_upper(slot);
+    upper_block_ = {};
+    guard_.reset();
+    watch_ = nullptr;
+    tables_ready_ = true;
     rows_.clear();
     links_.clear();
     records_.clear();
@@ -64,6 +68,7 @@ inline void Graph::release() noexcept {
     by_row_.clear();
     slots_ = 0;
     live_count_ = 0;
+    unchecked_ = 0;
     dead_count_ = odd_count_ = 0;
     entry_ = EMPTY;
     top_ = 0;
@@ -108,9 +113,14 @@ inline void Graph::unhang_twin(uint32_t slot) {
     weigh(twin_head_[slot], members_[twin_head_[slot]] - 1);
 }
 
-inline void Graph::free_slot(uint32_t slot) {
-    delete[] upper_[slot];
+inline void Graph::drop_upper(uint32_t slot) noexcept {
+    const uint32_t *list = upper_[slot], *block = upper_block_.data();
+    if (list < block || list >= block + upper_block_.size()) delete[] list;
     upper_[slot] = nullptr;
+}
+
+inline void Graph::free_slot(uint32_t slot) {
+    drop_upper(slot);
     states_[slot] = FREE;
     levels_[slot] = 0;
     members_[slot] = 0;
@@ -120,7 +130,11 @@ inline void Graph::free_slot(uint32_t slot) {
 
 inline void Graph::repair(unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
-    if (dead_count_ != 0) repair_locked(threads);
+    if (dead_count_ != 0) {
+        repair_locked(threads);
+    } else if (unchecked_ != 0) {
+        reach_all(threads);
+    }
 }
 
 inline void Graph::repair_if_due(unsigned threads) {
@@ -199,20 +213,16 @@ inline void Graph::mend_node(uint32_t slot, uint32_t level, Scratch& scratch, st
     for (size_t at = 0; at < offers.size() && out.size() < room(level); ++at) {
         Probe offer = space_.probe(rows_.at(offers[at].slot), scales_[offers[at].slot], scratch.candidate.data());
         bool hidden = std::any_of(out.begin(), out.end(), [&](uint32_t kept) {
-            return distance(offer, kept) < offers[at].distance;
+            return hides(distance(offer, kept), offers[at].distance);
         });
         if (!hidden) out.push_back(offers[at].slot);
     }
 }
 
-// The nodes that cannot be reached from the entry on the lowest level.
-inline std::vector<uint32_t> Graph::unreached() const {
-    std::vector<uint8_t> seen(slots_, 0);
-    std::vector<uint32_t> open, lost;
-    if (entry_ != EMPTY) {
-        open.push_back(entry_);
-        seen[entry_] = 1;
-    }
+// Mark what the lists of the lowest level lead to from a node.
+inline void Graph::flood(uint32_t from, std::vector<uint8_t>& seen) const {
+    std::vector<uint32_t> open{from};
+    seen[from] = 1;
     while (!open.empty()) {
         const uint32_t* list = links(open.back(), 0);
         open.pop_back();
@@ -222,23 +232,76 @@ inline std::vector<uint32_t> Graph::unreached() const {
             open.push_back(list[at]);
         }
     }
+}
+
+// The nodes that cannot be reached from the entry; `seen` marks those that can.
+inline std::vector<uint32_t> Graph::unreached(std::vector<uint8_t>& seen) const {
+    seen.assign(slots_, 0);
+    if (entry_ != EMPTY) flood(entry_, seen);
+    std::vector<uint32_t> lost;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (stays(slot) && !seen[slot] && !is_loose(slot)) lost.push_back(slot);
     }
     return lost;
 }
 
-// Insert again the nodes that the repair cut off; all of them when half as many went as stay, for then detours alone
-// would leave a poor graph.
-inline void Graph::relink_lost(unsigned threads) {
-    std::vector<uint32_t> lost = unreached();
-    if (dead_count_ * 2 > live_count_.load()) {
-        lost.clear();
-        for (uint32_t slot = 0; slot < slots_; ++slot) {
-            if (stays(slot) && !is_loose(slot)) lost.push_back(slot);
+// Choosing links by diversity may leave a node that no list leads to: link such nodes again, and where that does not
+// help, squeeze them in.
+inline void Graph::reach_all(unsigned threads) {
+    std::vector<uint8_t> seen;
+    std::vector<uint32_t> lost = unreached(seen);
+    unchecked_ = 0;
+    if (lost.empty()) return;
+    relink(lost, threads);
+    lost = unreached(seen);
+    // Those beside a node that is reached come first; an island is reached as a whole by its first node.
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t slot : lost) {
+            const uint32_t* list = links(slot, 0);
+            for (uint32_t at = 0; !seen[slot] && at < base_links_ && list[at] != EMPTY; ++at) {
+                if (!seen[list[at]]) continue;
+                std::lock_guard<FairLock> guard(lock_);
+                squeeze_in(slot, list[at]);
+                flood(slot, seen);
+                moved = true;
+            }
         }
     }
-    relink(lost, threads);
+    for (uint32_t slot : lost) {
+        if (seen[slot]) continue;
+        std::lock_guard<FairLock> guard(lock_);
+        squeeze_in(slot, entry_);
+        flood(slot, seen);
+    }
+}
+
+// Link `before` to a node that no list leads to; the lock is held alone. Where `before` has no room, its last link now
+// leads from that node: what was reached before still is, for nothing was reached by way of the node.
+inline void Graph::squeeze_in(uint32_t slot, uint32_t before) {
+    uint32_t* list = links(before, 0);
+    uint32_t count = 0;
+    while (count < base_links_ && list[count] != EMPTY) ++count;
+    uint32_t moved = count < base_links_ ? EMPTY : list[base_links_ - 1];
+    list[std::min(count, base_links_ - 1)] = slot;
+    if (moved == EMPTY) return;
+    list = links(slot, 0);
+    for (count = 0; count < base_links_ && list[count] != EMPTY; ++count) {
+        if (list[count] == moved) return;
+    }
+    list[std::min(count, base_links_ - 1)] = moved;
+}
+
+// After a repair: link all nodes again when half as many went as stay, for then detours alone would leave a poor graph.
+inline void Graph::relink_lost(unsigned threads) {
+    if (dead_count_ * 2 > live_count_.load()) {
+        std::vector<uint32_t> all;
+        for (uint32_t slot = 0; slot < slots_; ++slot) {
+            if (stays(slot) && !is_loose(slot)) all.push_back(slot);
+        }
+        relink(all, threads);
+    }
+    reach_all(threads);
 }
 
 inline void Graph::relink(const std::vector<uint32_t>& lost, unsigned threads) {
@@ -259,6 +322,7 @@ inline void Graph::bury() {
     std::lock_guard<FairLock> guard(lock_);
     for (uint32_t slot = slots_; slot-- > 0;) {
         if (!is_gone(slot)) continue;
+        if (is_loose(slot)) tie(slot);
         by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
         weigh(slot, 1);
         free_slot(slot);
@@ -304,6 +368,9 @@ inline void Graph::figures(int64_t* out) {
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
     out[12] = coded_ ? int64_t(records_.stride() * slots_) : 0;
     out[13] = int64_t(loose_.size());
+    out[14] = int64_t(searches_.load());
+    out[15] = int64_t(compared_.load());
+    out[16] = int64_t(reranked_.load());
 }
 
 }  // namespace ruvector

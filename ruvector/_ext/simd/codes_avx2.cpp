@@ -6,10 +6,36 @@
 
 #include <immintrin.h>
 
-#define CODE_TARGET __attribute__((target("avx2"))) static inline
-#include "codes_portable.h"
-
 #define TARGET __attribute__((target("avx2")))
+#define CODE_TARGET TARGET static inline
+#define CODE_TRANSFORM
+
+namespace ruvector {
+namespace {
+
+// Lanes whose sign bit the mask sets are subtracted from their partners, the others added.
+CODE_TARGET __m256 butterfly(__m256 values, __m256 partners, __m256 signs) {
+    return _mm256_add_ps(partners, _mm256_xor_ps(values, signs));
+}
+
+CODE_TARGET void transform_lanes(float* block) {
+    const __m256 odd = _mm256_setr_ps(0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f);
+    const __m256 pairs = _mm256_setr_ps(0.0f, 0.0f, -0.0f, -0.0f, 0.0f, 0.0f, -0.0f, -0.0f);
+    const __m256 halves = _mm256_setr_ps(0.0f, 0.0f, 0.0f, 0.0f, -0.0f, -0.0f, -0.0f, -0.0f);
+    __m256 parts[2] = {_mm256_loadu_ps(block), _mm256_loadu_ps(block + 8)};
+    for (__m256& part : parts) {
+        part = butterfly(part, _mm256_permute_ps(part, 0xB1), odd);
+        part = butterfly(part, _mm256_permute_ps(part, 0x4E), pairs);
+        part = butterfly(part, _mm256_permute2f128_ps(part, part, 1), halves);
+    }
+    _mm256_storeu_ps(block, _mm256_add_ps(parts[1], parts[0]));
+    _mm256_storeu_ps(block + 8, _mm256_sub_ps(parts[0], parts[1]));
+}
+
+}  // namespace
+}  // namespace ruvector
+
+#include "codes_portable.h"
 #define HELPER TARGET static inline __attribute__((always_inline))
 
 namespace ruvector {

@@ -14,6 +14,30 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,prefer-vector-width=512")))
 #define CODE_TARGET TARGET static inline
+#define CODE_TRANSFORM
+
+namespace ruvector {
+namespace {
+
+// Lanes of the mask are subtracted from their partners, the others added.
+CODE_TARGET __m512 butterfly(__m512 values, __m512 partners, __mmask16 lanes) {
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i flipped = _mm512_mask_xor_epi32(bits, lanes, bits, _mm512_set1_epi32(INT32_MIN));
+    return _mm512_add_ps(partners, _mm512_castsi512_ps(flipped));
+}
+
+CODE_TARGET void transform_lanes(float* block) {
+    __m512 values = _mm512_loadu_ps(block);
+    values = butterfly(values, _mm512_permute_ps(values, 0xB1), 0xAAAA);
+    values = butterfly(values, _mm512_permute_ps(values, 0x4E), 0xCCCC);
+    values = butterfly(values, _mm512_shuffle_f32x4(values, values, 0xB1), 0xF0F0);
+    values = butterfly(values, _mm512_shuffle_f32x4(values, values, 0x4E), 0xFF00);
+    _mm512_storeu_ps(block, values);
+}
+
+}  // namespace
+}  // namespace ruvector
+
 #include "codes_portable.h"
 
 #define HELPER TARGET static inline __attribute__((always_inline))

@@ -12,18 +12,21 @@ namespace {
 
 constexpr size_t LANES = 16;
 
-CODE_TARGET void hadamard(float* values, size_t count) {
-    for (size_t start = 0; start < count; start += LANES) {
-        float* block = values + start;
-        for (size_t half = 1; half < LANES; half *= 2) {
-            float other[LANES];
-            for (size_t lane = 0; lane < LANES; ++lane) {
-                float mine = (lane & half) ? -block[lane] : block[lane];
-                other[lane] = block[lane ^ half] + mine;
-            }
-            for (size_t lane = 0; lane < LANES; ++lane) block[lane] = other[lane];
+#ifndef CODE_TRANSFORM  // the including file has none of its own
+CODE_TARGET void transform_lanes(float* block) {  // the transform of sixteen
+    for (size_t half = 1; half < LANES; half *= 2) {
+        float other[LANES];
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            float mine = (lane & half) ? -block[lane] : block[lane];
+            other[lane] = block[lane ^ half] + mine;
         }
+        for (size_t lane = 0; lane < LANES; ++lane) block[lane] = other[lane];
     }
+}
+#endif
+
+CODE_TARGET void hadamard(float* values, size_t count) {
+    for (size_t start = 0; start < count; start += LANES) transform_lanes(values + start);
     for (size_t half = LANES; half < count; half *= 2) {
         for (size_t start = 0; start < count; start += 2 * half) {
             float* left = values + start;
