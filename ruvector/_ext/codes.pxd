@@ -1,5 +1,5 @@
 # The kernels over quantized vectors, of one instruction set by name; simd/codes.h explains them.
-from ruvector._ext.typedefs cimport float32_t, int8_t, int32_t, size_t, uint8_t, uint16_t
+from ruvector._ext.typedefs cimport float32_t, int8_t, int32_t, size_t, uint8_t, uint16_t, uint32_t
 
 cdef extern from "simd/kernels.h" namespace "ruvector" nogil:
     cdef struct NibbleFit:
@@ -11,6 +11,13 @@ cdef extern from "simd/kernels.h" namespace "ruvector" nogil:
     cdef struct Extent:
         float32_t largest
         float32_t square
+
+    cdef struct ScanTerms:
+        float32_t step
+        float32_t base
+        float32_t start
+        float32_t length
+        float32_t limit
 
     cdef struct CodeKernels:
         const char* name
@@ -26,6 +33,8 @@ cdef extern from "simd/kernels.h" namespace "ruvector" nogil:
         NibbleFit (*fit_nibbles)(const float32_t* row, size_t dims, uint8_t* code) noexcept nogil
         int32_t (*fit_bytes)(const float32_t* row, size_t dims, float32_t inverse, float32_t limit,
                              int8_t* code) noexcept nogil
+        uint32_t (*scan_near)(const uint8_t* block, const uint8_t* lut, size_t groups, const ScanTerms& terms,
+                              const float32_t* add, const float32_t* mul, const float32_t* error) noexcept nogil
 
     cdef struct Kernels:
         const CodeKernels* codes

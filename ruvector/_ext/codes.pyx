@@ -83,6 +83,23 @@ def scan_block(const uint8_t[:, ::1] block, const uint8_t[:, ::1] lut, *, str le
     return out
 
 
+def scan_near(const uint8_t[:, ::1] block, const uint8_t[:, ::1] lut, const float32_t[::1] terms,
+              const float32_t[:, ::1] factors, *, str level):
+    """Return 32 bits: which rows of a block may be nearer than a limit.
+
+    terms: step, base, start, length and limit; factors [3, 32]: add, mul and error of each row.
+    """
+    cdef const CodeKernels* kernels = kernels_of(level)
+    cdef size_t groups = block.shape[0]
+    cdef ScanTerms scan
+    ensure(groups > 0 and groups % 4 == 0 and lut.shape[0] == block.shape[0], "groups come in fours")
+    ensure(block.shape[1] == 16 and lut.shape[1] == 16, "a group has 16 bytes")
+    ensure(terms.shape[0] == 5, "there are five terms")
+    ensure(factors.shape[0] == 3 and factors.shape[1] == 32, "a row has three factors")
+    scan.step, scan.base, scan.start, scan.length, scan.limit = terms[0], terms[1], terms[2], terms[3], terms[4]
+    return kernels.scan_near(&block[0, 0], &lut[0, 0], groups, scan, &factors[0, 0], &factors[1, 0], &factors[2, 0])
+
+
 def hadamard(const float32_t[::1] values, *, str level):
     """Return the Walsh-Hadamard transform f32 [n] of values; n is a power of two of at least 16."""
     cdef const CodeKernels* kernels = kernels_of(level)

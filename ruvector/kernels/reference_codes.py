@@ -31,6 +31,20 @@ def scan_block(block: NDArray[np.uint8], lut: NDArray[np.uint8]) -> NDArray[np.u
     return np.asarray(np.take_along_axis(lut, codes, axis=1).sum(axis=0, dtype=np.uint16))
 
 
+def scan_near(
+    block: NDArray[np.uint8], lut: NDArray[np.uint8], terms: NDArray[np.float32], factors: NDArray[np.float32]
+) -> int:
+    """Return 32 bits: which rows of a block may be nearer than a limit.
+
+    terms: step, base, start, length and limit; factors [3, 32]: add, mul and error of each row.
+    """
+    step, base, start, length, limit = terms
+    add, mul, error = factors
+    product = step * scan_block(block, lut).astype(np.float32) + base
+    least = ((start + add) + mul * product) - error * length
+    return int((1 << np.flatnonzero(least < limit)).sum())
+
+
 def hadamard(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the Walsh-Hadamard transform f32 [n] of values, not normalised; n is a power of two."""
     out = values.copy()

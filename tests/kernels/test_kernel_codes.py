@@ -93,6 +93,20 @@ def test_scan_block(level, groups):
         same_bits(codes.scan_block(block, lut, level=level), reference.scan_block(block, lut))
 
 
+@pytest.mark.parametrize("groups", [4, 8, 12, 48, 208, 256])
+def test_scan_near(level, groups):
+    rng = np.random.default_rng(groups)
+    for _ in range(20):
+        block, lut = rng.integers(0, 256, (2, groups, 16), dtype=np.uint8)
+        factors = rng.normal(size=(3, 32)).astype(np.float32) * np.float32([[5], [-1], [0.3]])
+        factors[:, rng.integers(0, 32, 3)] = np.float32([[np.inf], [0], [0]])  # lanes without a row
+        terms = np.float32([0.01, -1.2 * groups, rng.normal(), 2, rng.normal()])
+        for limit in (terms[4], np.inf):  # infinite before there are enough rows
+            terms[4] = limit
+            wanted = reference.scan_near(block, lut, terms, factors)
+            assert codes.scan_near(block, lut, terms, factors, level=level) == wanted
+
+
 @pytest.mark.parametrize("count", [16, 32, 64, 128, 256, 512, 1024, 8192])
 def test_hadamard(level, count):
     for row in rows_of_all_kinds(count):
