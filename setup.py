@@ -49,6 +49,8 @@ EXTENSIONS = [
     extension("distance", *SIMD),  # one query against many rows
     extension("codes", *SIMD),  # the kernels over quantized vectors, for tests
     extension("graph", *SIMD),  # the HNSW graph
+    extension("inverted"),  # exact inverted lists of sparse rows
+    extension("ivf", *SIMD),  # inverted lists
     extension("copyformat"),  # COPY BINARY frames and page checksums
 ]
 

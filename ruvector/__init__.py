@@ -19,10 +19,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ruvector.client import connect
     from ruvector.index import Index
+    from ruvector.sparse import SparseVectors
 
-__all__ = ["Index", "__version__", "connect"]
+__all__ = ["Index", "SparseVectors", "__version__", "connect"]
 
-_HOMES = {"Index": "ruvector.index", "connect": "ruvector.client"}
+_HOMES = {"Index": "ruvector.index", "SparseVectors": "ruvector.sparse", "connect": "ruvector.client"}
 
 
 def __getattr__(name: str) -> Any:

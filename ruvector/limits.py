@@ -9,6 +9,8 @@ MEBIBYTE = 1024 * KIBIBYTE
 
 DIMS_MAX = 16_000  # pgvector's own bound for vector and halfvec
 BITS_MAX = 64_000  # pgvector's bound for an indexed bit column
+SPARSE_DIMS_MAX = 1_000_000_000  # pgvector's bound for sparsevec
+SPARSE_ELEMENTS_MAX = 16_000  # elements of one sparsevec that are not zero; pgvector's bound too
 K_MAX = 10_000  # rows one search may return; more is an export, not a search
 WANTED_MAX = 20_000  # candidates asked of the index before a search falls back to exact SQL
 DIRTY_KEYS_MAX = 20_000  # unapplied changes a search overlays before it falls back to exact SQL
@@ -24,6 +26,7 @@ EF_CONSTRUCTION_MAX = 2_000  # pgvector allows 1000; beyond 2000 builds gain not
 CHANGE_BATCH_ROWS_MAX = 4_096  # rows read and applied at once; 4,096 x 1,024-d f32 = 16 MiB
 COPY_CHUNK_ROWS = 10_000  # rows of one COPY BINARY chunk of the first copy
 COPY_CHUNK_BYTES = 64 * MEBIBYTE  # wide vectors get fewer rows per chunk
+SPARSE_ROW_BYTES = 32 * KIBIBYTE  # what a sparse row is taken for there: most have far less, none more than four times
 RECENT_CHANGES_MAX = 1_000_000  # (xid, key) pairs kept to answer older snapshots
 CHECKPOINT_CHANGES = 100_000  # changes after which a generation is written even under load
 CHECKPOINT_SECONDS = 60.0  # seconds after which pending changes are written to a generation
@@ -91,7 +94,9 @@ DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes l
 DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
 PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
 
-PAGE_BYTES = 64 * KIBIBYTE  # unit of a checksum in a store file
+RESIDENT_CHECK_SEARCHES = 8  # between two looks at the resident memory of an index with a bound: a look takes 10 us
+RESIDENT_SLACK_BYTES = 16 * MEBIBYTE  # rows read again before they are given back again; below, a bound would thrash
+PAGE_BYTES = 4 * KIBIBYTE  # unit of a checksum in a store file: what one look at a row or a list has to verify
 REFERENCE_CHUNK_BYTES = 8 * MEBIBYTE  # doubles the numpy kernels hold at once; more only leaves the cache
 STORE_HEADER_BYTES = 4 * KIBIBYTE  # head of a store file: one memory page, so that data stay aligned
 STORE_BLOCK_BYTES = 1 * MEBIBYTE  # read at once while checksums are verified
@@ -105,4 +110,4 @@ ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d v
 ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")
-ensure(STORE_HEADER_BYTES < PAGE_BYTES, "the head of a file must lie in its first page")
+ensure(STORE_HEADER_BYTES % PAGE_BYTES == 0, "the head of a file must be whole pages")

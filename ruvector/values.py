@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ruvector.sparse import SparseVectors
+
     RowKeys = NDArray[np.int64] | list[str]  # of one batch, as KeyKind says
 
 
@@ -35,6 +37,7 @@ class ElementType(StrEnum):
     F32 = "f32"
     F16 = "f16"
     BIT = "bit"
+    SPARSE = "sparse"  # few f32 elements in many dimensions
 
 
 class IndexKind(StrEnum):
@@ -42,6 +45,8 @@ class IndexKind(StrEnum):
 
     FLAT = "flat"
     HNSW = "hnsw"
+    IVF = "ivf"
+    INVERTED = "inverted"  # a list of rows for every dimension: sparse vectors, exact
 
 
 class KeyKind(StrEnum):
@@ -104,7 +109,7 @@ class DecodedRows:
     """The rows of one COPY: keys[rows] and vectors[rows, dims], and the keys without a usable vector."""
 
     keys: RowKeys
-    vectors: NDArray[Any]
+    vectors: NDArray[Any] | SparseVectors
     missing_keys: RowKeys  # the vector is NULL
     wrong_keys: RowKeys  # the vector has another number of dimensions
     last_key: str | None  # text of the key of the last row sent, with or without a usable vector

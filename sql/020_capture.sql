@@ -233,7 +233,8 @@ begin
   end if;
   select a.atttypid, a.atttypmod, t.typname,
     t.oid = any (array['bit'::regtype::oid, to_regtype(ruvector.vector_schema() || '.vector')::oid,
-                       to_regtype(ruvector.vector_schema() || '.halfvec')::oid])
+                       to_regtype(ruvector.vector_schema() || '.halfvec')::oid,
+                       to_regtype(ruvector.vector_schema() || '.sparsevec')::oid])
     into type_oid, type_modifier, vector_type, is_vector
   from pg_attribute a join pg_type t on t.oid = a.atttypid
   where a.attrelid = table_oid and a.attname = column_name and a.attnum > 0 and not a.attisdropped;
@@ -242,8 +243,8 @@ begin
       using errcode = '42703', hint = 'Names are case-sensitive here: give them as pg_attribute has them.';
   end if;
   if is_vector is not true then
-    raise exception 'column % has type %, not vector, halfvec or bit', quote_ident(column_name), format_type(type_oid, null)
-      using errcode = '42804',
+    raise exception 'column % has type %, not vector, halfvec, sparsevec or bit', quote_ident(column_name),
+      format_type(type_oid, null) using errcode = '42804',
       hint = format('Is it the right column? ALTER TABLE %I.%I ALTER COLUMN %I TYPE vector(<dims>) converts an array.',
                     table_schema, table_name, column_name);
   end if;
@@ -280,6 +281,7 @@ declare
   key record;
   unfit text;
   filter_columns text[];
+  kind text;
   mirror int;
 begin
   if name is null or octet_length(name) not between 1 and 63 then
@@ -303,10 +305,17 @@ begin
   end if;
   filter_columns := array(select distinct c.value from jsonb_array_elements_text(coalesce(options -> 'columns', '[]')) c
                           order by 1);
-  if coalesce(options ->> 'index_kind', 'hnsw') not in ('hnsw', 'flat') then
-    raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023', hint = 'Kinds are hnsw and flat.';
+  kind := options ->> 'index_kind';
+  if kind not in ('hnsw', 'ivf', 'flat', 'inverted') then
+    raise exception 'unknown index kind %', options -> 'index_kind' using errcode = '22023',
+      hint = 'Kinds are hnsw, ivf and flat, for sparsevec inverted.';
   end if;
   select * into found_column from ruvector.inspect_column(table_schema, table_name, column_name);
+  kind := coalesce(kind, case found_column.vector_type when 'sparsevec' then 'inverted' else 'hnsw' end);
+  if (kind = 'inverted') <> (found_column.vector_type = 'sparsevec') then
+    raise exception 'index kind % does not work on a % column', kind, found_column.vector_type using errcode = '22023',
+      hint = 'sparsevec columns have inverted lists, all others hnsw or flat; leave it out.';
+  end if;
   if found_column.dims is not null and dimensions is distinct from null and dimensions <> found_column.dims then
     raise exception 'column % has % dimensions, not %', quote_ident(column_name), found_column.dims, dimensions
       using errcode = '22023', hint = 'Leave the dimensions out: the column type knows them.';
@@ -316,9 +325,10 @@ begin
     raise exception 'column % does not declare its dimensions', quote_ident(column_name)
       using errcode = '22023', hint = 'Give them: dimensions => 768.';
   end if;
-  if dimensions not between 1 and (case found_column.vector_type when 'bit' then 64000 else 16000 end) then
+  if dimensions not between 1 and (case found_column.vector_type when 'bit' then 64000 when 'sparsevec' then 1000000000
+                                    else 16000 end) then
     raise exception 'a % collection cannot have % dimensions', found_column.vector_type, dimensions using errcode = '22023',
-      hint = 'vector and halfvec take 1 to 16000 dimensions, bit 1 to 64000.';
+      hint = 'vector and halfvec take 1 to 16000 dimensions, bit 1 to 64000, sparsevec 1 to 1000000000.';
   end if;
   if distance_metric is null or distance_metric not in ('l2', 'ip', 'cosine', 'l1', 'hamming', 'jaccard') then
     raise exception 'unknown distance metric %', coalesce(quote_ident(distance_metric), 'null') using errcode = '22023',
@@ -326,7 +336,7 @@ begin
   end if;
   if (found_column.vector_type = 'bit') <> (distance_metric in ('hamming', 'jaccard')) then
     raise exception 'metric % does not work on a % column', distance_metric, found_column.vector_type
-      using errcode = '22023', hint = 'bit columns take hamming or jaccard, vector and halfvec take l2, ip, cosine or l1.';
+      using errcode = '22023', hint = 'bit columns take hamming or jaccard, all others l2, ip, cosine or l1.';
   end if;
   select * into key from ruvector.key_columns_of(found_column.table_oid);
   select string_agg(quote_ident(f.name), ', ') into unfit
@@ -354,7 +364,7 @@ begin
   insert into ruvector.collection (name, table_oid, table_schema, table_name, column_name, key_columns, key_types,
     vector_type, dims, metric, index_kind, m, ef_construction, ef_search, filter_columns, fingerprint)
   values (name, found_column.table_oid, table_schema, table_name, column_name, key.key_columns, key.key_types,
-    found_column.vector_type, dimensions, distance_metric, coalesce(options ->> 'index_kind', 'hnsw'),
+    found_column.vector_type, dimensions, distance_metric, kind,
     ruvector.option_int(options, 'm', 2, 128, 16), ruvector.option_int(options, 'ef_construction', 4, 2000, 200),
     ruvector.option_int(options, 'ef_search', 1, 20000, 100), filter_columns, '')
   returning id into mirror;

@@ -153,20 +153,26 @@ declare
   rounded text := 'query';
 begin
   select * into strict c from ruvector.collection where id = mirror;
-  query_type := case c.vector_type when 'bit' then 'bit' else home || '.vector' end;
+  query_type := case c.vector_type when 'bit' then 'bit' when 'sparsevec' then home || '.sparsevec'
+                                   else home || '.vector' end;
   if c.vector_type = 'halfvec' then
     rounded := format('(query::%1$s.halfvec)::%1$s.vector', home);   -- the distance is measured from what halfvec can hold
   end if;
-  sent_form := case c.vector_type when 'bit' then 'bit_send(query)' else format('%s.vector_send(%s)', home, rounded) end;
+  sent_form := case c.vector_type when 'bit' then 'bit_send(query)' when 'sparsevec' then home || '.sparsevec_send(query)'
+                                  else format('%s.vector_send(%s)', home, rounded) end;
   operator := case c.metric when 'l2' then '<->' when 'ip' then '<#>' when 'cosine' then '<=>' when 'l1' then '<+>'
                             when 'hamming' then '<~>' else '<%>' end;
-  dims_of := case c.vector_type when 'bit' then 'length' else home || '.vector_dims' end;
+  -- pgvector has no function for the dimensions of a sparsevec: they are the first four bytes that it sends.
+  dims_of := case c.vector_type when 'bit' then 'length({value})'
+    when 'sparsevec' then '(''x'' || encode(substr({home}.sparsevec_send({value}), 1, 4), ''hex''))::bit(32)::int'
+    else '{home}.vector_dims({value})' end;
   if c.metric = 'cosine' then
     zero_check := ruvector.fill($check$
-  if {home}.vector_norm({rounded}) = 0 then
+  if {home}.{norm}({rounded}) = 0 then
     raise exception 'the query vector is all zeros, which has no direction under the cosine metric'
       using errcode = '22023', hint = 'Give a vector with at least one element that is not zero.';
-  end if;$check$, jsonb_build_object('home', home, 'rounded', rounded));
+  end if;$check$, jsonb_build_object('home', home, 'rounded', rounded,
+      'norm', case c.vector_type when 'sparsevec' then 'l2_norm' else 'vector_norm' end));
   end if;
   template := $template$
 create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int,
@@ -257,8 +263,8 @@ begin
   if query is null then
     raise exception 'the query vector is null' using errcode = '22004', hint = 'Give a vector with {dims} dimensions.';
   end if;
-  if {dims_of}(query) <> dims then
-    raise exception 'the query has % dimensions, collection % has %', {dims_of}(query), {name_literal}, dims
+  if {query_dims} <> dims then
+    raise exception 'the query has % dimensions, collection % has %', {query_dims}, {name_literal}, dims
       using errcode = '22023', hint = 'Give a vector with {dims} dimensions.';
   end if;{zero_check}
   if beam not between 1 and 20000 then
@@ -295,7 +301,7 @@ begin
       select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN'),
              max(z.d) filter (where z.d <> 'NaN') into ids, distances, kth
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-              where {key_match} and {dims_of}(i.{column}) = dims order by 2, {order_key} limit k) z;
+              where {key_match} and {column_dims} = dims order by 2, {order_key} limit k) z;
     else
       execute {filtered_pool} || condition || {filtered_pool_end}
         using pool, query, k, dims into ids, distances, kth;
@@ -320,7 +326,7 @@ begin
       answered := 'pgvector';      -- may use a pgvector index, if there is one
       select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN') into ids, distances
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-              where i.{column} is not null and {dims_of}(i.{column}) = dims
+              where i.{column} is not null and {column_dims} = dims
               order by i.{column} {operator} {typed_query} limit k) z;
     else
       answered := 'exact';         -- "+ 0" keeps every approximate index out
@@ -361,16 +367,16 @@ $template$;
       'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN''),
               max(z.d) filter (where z.d <> ''NaN'')
        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-             where {key_match} and {dims_of}(i.{column}) = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+             where {key_match} and {column_dims} = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
     'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z',
       ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
     'passing_count', quote_literal(ruvector.fill(
-      'select count(*) from {table} i where {key_match} and {dims_of}(i.{column}) = $2 and ',
+      'select count(*) from {table} i where {key_match} and {column_dims} = $2 and ',
       ruvector.query_parts(c, '', '$1', dims_of, operator))),
     'exact_scan', quote_literal(ruvector.fill(
       'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN'')
        from (select {row_key} as id, (i.{column} {operator} {typed_query}) + 0::float8 as d from {table} i
-             where i.{column} is not null and {dims_of}(i.{column}) = $3 and ',
+             where i.{column} is not null and {column_dims} = $3 and ',
       ruvector.query_parts(c, '$1', '', dims_of, operator))),
     'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z',
       ruvector.query_parts(c, '$1', '', dims_of, operator))));
@@ -380,6 +386,14 @@ $template$;
   end loop;
   execute ruvector.fill(template, parts || jsonb_build_object('quote_tag', quote_tag));
 end $create$;
+
+-- Replace each {name} of a template by the text of that name, in one pass: a value is never searched again.
+create or replace function ruvector.fill(template text, parts jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+select string_agg(case when p.n % 2 = 1 then p.part else coalesce(parts ->> p.part, '{' || p.part || '}') end, '' order by p.n)
+from regexp_split_to_table(regexp_replace(template, '\{([a-z_]+)\}', E'\x01\\1\x01', 'g'), E'\x01') with ordinality p (part, n)
+$$;
 
 -- The parts of a query over the mirrored table, alias i: where the query vector and the key pool are bound.
 create or replace function ruvector.query_parts(
@@ -391,14 +405,9 @@ select jsonb_build_object(
   'column', quote_ident(c.column_name), 'operator', format('operator(%s.%s)', ruvector.vector_schema(), operator),
   'typed_query', case c.vector_type when 'halfvec' then format('(%s)::%s.halfvec', query_at, ruvector.vector_schema())
                  else query_at end,
-  'table', format('%I.%I', c.table_schema, c.table_name), 'dims_of', dims_of,
+  'table', format('%I.%I', c.table_schema, c.table_name),
+  'query_dims', ruvector.fill(dims_of, jsonb_build_object('home', ruvector.vector_schema(), 'value', 'query')),
+  'column_dims', ruvector.fill(dims_of, jsonb_build_object('home', ruvector.vector_schema(),
+                                                           'value', format('i.%I', c.column_name))),
   'key_match', ruvector.key_match_sql('i', c.key_columns, c.key_types, pool_at))
-$$;
-
--- Replace each {name} of a template by the text of that name, in one pass: a value is never searched again.
-create or replace function ruvector.fill(template text, parts jsonb) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-select string_agg(case when p.n % 2 = 1 then p.part else coalesce(parts ->> p.part, '{' || p.part || '}') end, '' order by p.n)
-from regexp_split_to_table(regexp_replace(template, '\{([a-z_]+)\}', E'\x01\\1\x01', 'g'), E'\x01') with ordinality p (part, n)
 $$;

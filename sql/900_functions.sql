@@ -11,6 +11,7 @@ select ruvector.api_keep_only($name$@api@$name$::regnamespace, array[
   'ruvector_search',
   'ruvector_search_batch',
   'ruvector_search_bits',
+  'ruvector_search_sparse',
   'ruvector_simd_info',
   'ruvector_unregister_collection',
   'ruvector_verify',
@@ -85,8 +86,9 @@ declare
   c constant ruvector.collection := ruvector.collection_of(collection);
   report jsonb;
 begin
-  if c.vector_type = 'bit' then
-    raise exception 'collection "%" holds bit vectors', collection using errcode = '22023',
+  if c.vector_type in ('bit', 'sparsevec') then
+    raise exception 'collection "%" holds % vectors', collection, case c.vector_type when 'bit' then 'bit' else 'sparse' end
+      using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
   execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
@@ -243,6 +245,10 @@ begin
     raise exception 'collection "%" holds bit vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_bits(collection, query bit, k).';
   end if;
+  if c.vector_type = 'sparsevec' then
+    raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
+      hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
+  end if;
   return query execute format(
     'select s.id, s.distance::real, ruvector.score(%L, s.distance),
             case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
@@ -319,7 +325,7 @@ declare
 begin
   if c.vector_type <> 'bit' then
     raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
-      hint = 'Search it with ruvector_search(collection, query vector, k).';
+      hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_sparse for sparsevec.';
   end if;
   return query execute format(
     'select s.id, s.distance::real, ruvector.score(%L, s.distance),
@@ -332,6 +338,48 @@ comment on function @api@.ruvector_search_bits(text, bit, integer, integer, json
   'Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search.';
 revoke all on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) from public, ruvector_user;
 grant execute on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search_sparse',
+  names => array['collection', 'query', 'k', 'filter', 'exactness', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
+  types => array['text', $name$@vector@.sparsevec$name$, 'integer', 'jsonb', 'text', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 5, defaults => 3);
+create or replace function @api@.ruvector_search_sparse(
+  collection text,
+  query @vector@.sparsevec,
+  k integer default 10,
+  filter jsonb default null,
+  exactness text default null
+)
+returns table (
+  id text,
+  distance real,
+  score real,
+  tier text,
+  is_exact boolean
+)
+language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+#variable_conflict use_column
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+begin
+  if c.vector_type <> 'sparsevec' then
+    raise exception 'collection "%" holds no sparse vectors', collection using errcode = '22023',
+      hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_bits for bits.';
+  end if;
+  return query execute format(
+    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
+            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
+     from ruvector.search_%s($1, $2, null, $3, $4, false) s', c.metric, c.id)
+    using query, k, filter, exactness;
+end
+$body$;
+comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) is
+  'Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.';
+revoke all on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) from public, ruvector_user;
+grant execute on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_simd_info',
   names => array[]::text[],

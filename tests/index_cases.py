@@ -33,6 +33,11 @@ def hnsw(dims=16, metric=Metric.L2, *, scan_factor=0, threads=1, **more):
     return KeyedIndex(options(dims, metric, **more), threads=threads, scan_factor=scan_factor)
 
 
+def ivf(dims=16, metric=Metric.L2, *, scan_factor=0, threads=1, **more):
+    """Inverted lists that are searched whenever there are any, also where comparing all rows would be cheaper."""
+    return KeyedIndex(options(dims, metric, kind=IndexKind.IVF, **more), threads=threads, scan_factor=scan_factor)
+
+
 def flat(dims=16, metric=Metric.L2, **more):
     return KeyedIndex(options(dims, metric, kind=IndexKind.FLAT, **more))
 

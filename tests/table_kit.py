@@ -11,6 +11,7 @@ from psycopg import sql
 OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>", "l1": "<+>", "hamming": "<~>", "jaccard": "<%>"}
 SEARCH = "SELECT * FROM ruvector_search(%s, %s, k => %s, ef_search => %s, filter => %s)"
 SEARCH_BITS = "SELECT * FROM ruvector_search_bits(%s, %s, k => %s, ef_search => %s, filter => %s)"
+SEARCH_SPARSE = "SELECT * FROM ruvector_search_sparse(%s, %s, k => %s, filter => %s)"
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,10 @@ class VectorTable:
 
     def search(self, connection, query, *, k=10, ef=None, filter_=None):
         """Return rows (id, distance, score, tier, is_exact)."""
-        statement = SEARCH_BITS if self.element == "bit" else SEARCH
         condition = None if filter_ is None else json.dumps(filter_)
+        if self.element == "sparsevec":
+            return connection.execute(SEARCH_SPARSE, (self.name, text_of(query), k, condition)).fetchall()
+        statement = SEARCH_BITS if self.element == "bit" else SEARCH
         return connection.execute(statement, (self.name, text_of(query), k, ef, condition)).fetchall()
 
     def explain(self, connection, query, *, k=10, filter_=None):
@@ -142,6 +145,18 @@ def bit_texts(count, bits, *, seed):
     """Return seeded bit strings as texts of 0 and 1."""
     drawn = np.random.default_rng(seed).integers(0, 2, (count, bits))
     return ["".join(map(str, row)) for row in drawn]
+
+
+def sparse_texts(count, dims, *, seed, elements=5, common=8):
+    """Return seeded sparse vectors as texts: half of their elements lie in a few common dimensions."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for _ in range(count):
+        near = rng.choice(min(common, dims), min(common, dims, elements), replace=False)
+        far = rng.integers(0, dims, elements)
+        indices = sorted({int(index) + 1 for index in (*near, *far)})
+        texts.append("{" + ",".join(f"{index}:{rng.normal():.6g}" for index in indices) + f"}}/{dims}")
+    return texts
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # PostgreSQL's COPY BINARY frames, for other extensions.
-from ruvector._ext.typedefs cimport int64_t, size_t, uint8_t
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
 
 cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
     cdef struct CopyLayout:
@@ -11,14 +11,23 @@ cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
         bint is_filling
         int64_t* keys[3]
         uint8_t* vectors
+        int64_t* ends
+        uint32_t* indices
+        float32_t* values
         size_t capacities[3]
+        size_t element_capacity
 
     cdef struct CopyResult:
         int problem
         size_t offset
         size_t counts[3]
+        size_t elements
         int last_group
 
     CopyResult walk_copy(const uint8_t* data, size_t size, CopyLayout layout, CopySink sink) noexcept
     int check_vector(int element, const uint8_t* field, size_t length, size_t* dims) noexcept
     void copy_elements(int element, const uint8_t* payload, size_t dims, uint8_t* out) noexcept
+
+
+cdef extern from "crc32.hpp" namespace "ruvector" nogil:
+    void page_checksums(const void* data, size_t bytes, size_t page_bytes, uint32_t* out) noexcept

@@ -1,13 +1,12 @@
 """PostgreSQL's COPY BINARY frames and vector payloads turned into arrays; checksums of pages."""
 
-import zlib
-
 import numpy as np
 
-from ruvector._ext.typedefs cimport int64_t, uint8_t
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
 
 from ruvector.errors import InvalidParameter, ProtocolViolation, ensure
-from ruvector.limits import BITS_MAX, DIMS_MAX
+from ruvector.limits import BITS_MAX, DIMS_MAX, SPARSE_DIMS_MAX
+from ruvector.sparse import SparseVectors
 from ruvector.values import DecodedRows
 
 # The order is that of CopyProblem in copyframes.hpp.
@@ -26,9 +25,13 @@ PROBLEMS = (
     "bits are set behind the end of a bit string",
     "bytes follow the end marker",
     "the buffer changed while it was read",
+    "the indices of a sparse vector do not ascend within its dimensions",
+    "a sparse vector holds NaN or infinity",
 )
+CHANGED = 13  # the place of "the buffer changed"
 # The order is that of CopyElement in copyframes.hpp.
-ELEMENTS = {"f32": (0, np.float32), "f16": (1, np.float16), "bit": (2, np.uint8)}
+ELEMENTS = {"f32": (0, np.float32), "f16": (1, np.float16), "bit": (2, np.uint8), "sparse": (3, np.float32)}
+DIMENSIONS = {"f32": DIMS_MAX, "f16": DIMS_MAX, "bit": BITS_MAX, "sparse": SPARSE_DIMS_MAX}
 KEY_KINDS = ("int64", "text")
 
 
@@ -47,29 +50,45 @@ cdef texts(const uint8_t[::1] data, spans):
     return keys
 
 
-cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, vectors):
-    """Walk the buffer; fill keys (an array per group) and vectors when given; return counts and the last group."""
+cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, tuple arrays):
+    """Walk the buffer; fill keys (an array per group) and vectors when given.
+
+    ``arrays`` is (vectors,), or (ends, indices, values) of sparse rows. Returns the counts of rows in each group, of
+    sparse elements, and the last group.
+    """
     cdef CopySink sink
     cdef CopyResult result
     cdef int64_t[::1] numbers
     cdef uint8_t[::1] room
+    cdef int64_t[::1] ends
+    cdef uint32_t[::1] indices
+    cdef float32_t[::1] values
     cdef int group
     sink.is_filling = keys is not None
     sink.vectors = NULL
+    sink.ends = NULL
+    sink.indices = NULL
+    sink.values = NULL
+    sink.element_capacity = 0
     for group in range(3):
         sink.keys[group] = NULL
         sink.capacities[group] = len(keys[group]) if sink.is_filling else 0
         if sink.capacities[group]:
             numbers = keys[group].reshape(-1)
             sink.keys[group] = &numbers[0]
-    if sink.capacities[0]:
-        room = vectors.reshape(-1).view(np.uint8)
+    if sink.capacities[0] and layout.element == 3:
+        ends, indices, values = arrays
+        sink.ends, sink.element_capacity = &ends[0], indices.shape[0]
+        if sink.element_capacity:
+            sink.indices, sink.values = &indices[0], &values[0]
+    elif sink.capacities[0]:
+        room = arrays[0].reshape(-1).view(np.uint8)
         sink.vectors = &room[0]
     with nogil:
         result = walk_copy(&data[0], data.shape[0], layout, sink)
     if result.problem:
         raise violation(result.problem, result.offset)
-    return [result.counts[group] for group in range(3)], result.last_group
+    return [result.counts[group] for group in range(3)], result.elements, result.last_group
 
 
 def bytes_of(buffer):
@@ -82,8 +101,9 @@ def bytes_of(buffer):
 def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
     """Decode the complete data of one COPY (SELECT key, vector ...) TO STDOUT (FORMAT BINARY).
 
-    Vectors are f32, f16 or packed bits as `element` says; `dims` counts bits there. Values are taken as they are:
-    pgvector keeps NaN and infinity out. Raises ProtocolViolation when the bytes are not what PostgreSQL sends.
+    Vectors are f32, f16, packed bits or SparseVectors as `element` says; `dims` counts bits there. Dense values are
+    taken as they are: pgvector keeps NaN and infinity out. Raises ProtocolViolation when the bytes are not what
+    PostgreSQL sends.
     """
     cdef const uint8_t[::1] data
     cdef CopyLayout layout
@@ -96,11 +116,16 @@ def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
     layout.has_text_keys = key_kind == "text"
     layout.element = code
     layout.dims = dims
-    counts, last_group = walk(data, layout, None, None)
+    counts, elements, last_group = walk(data, layout, None, None)
     keys = [np.empty((count, 2) if layout.has_text_keys else count, np.int64) for count in counts]
-    vectors = np.empty((counts[0], (dims + 7) // 8 if element == "bit" else dims), dtype)
-    if walk(data, layout, keys, vectors) != (counts, last_group):
-        raise violation(len(PROBLEMS) - 1, 0)
+    if element == "sparse":
+        starts = np.zeros(counts[0] + 1, np.int64)
+        arrays = (starts[1:], np.empty(elements, np.uint32), np.empty(elements, dtype))
+    else:
+        arrays = (np.empty((counts[0], (dims + 7) // 8 if element == "bit" else dims), dtype),)
+    if walk(data, layout, keys, arrays) != (counts, elements, last_group):
+        raise violation(CHANGED, 0)
+    vectors = SparseVectors(starts, arrays[1], arrays[2], dims) if element == "sparse" else arrays[0]
     if layout.has_text_keys:
         try:
             keys = [texts(data, spans) for spans in keys]
@@ -116,8 +141,8 @@ def check_layout(str key_kind, str element, Py_ssize_t dims):
     if key_kind not in KEY_KINDS:
         raise InvalidParameter(f'unknown kind of key "{key_kind}"', hint="Use int64 or text.")
     if element not in ELEMENTS:
-        raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16 or bit.")
-    if not 1 <= dims <= (BITS_MAX if element == "bit" else DIMS_MAX):
+        raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16, bit or sparse.")
+    if not 1 <= dims <= DIMENSIONS[element]:
         raise InvalidParameter(f"{dims} dimensions are outside the supported range")
 
 
@@ -145,7 +170,14 @@ def decode_vector(payload):
 def page_crcs(buffer, Py_ssize_t page_bytes):
     """Return the CRC-32 of every page of the buffer as uint32[pages]; the last page may be short."""
     ensure(page_bytes > 0, "a page must have at least one byte")
+    cdef const uint8_t[::1] data
+    cdef uint32_t[::1] sums
+    cdef size_t size = page_bytes
     view = bytes_of(buffer)
-    starts = range(0, len(view), page_bytes)
-    # zlib releases the interpreter lock for pages this large and is as fast as memory.
-    return np.fromiter((zlib.crc32(view[start : start + page_bytes]) for start in starts), np.uint32, len(starts))
+    out = np.empty((len(view) + size - 1) // size, np.uint32)
+    if len(view):
+        data = view
+        sums = out
+        with nogil:
+            page_checksums(&data[0], data.shape[0], size, &sums[0])
+    return out

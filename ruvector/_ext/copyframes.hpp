@@ -28,9 +28,11 @@ enum CopyProblem {
     COPY_BIT_PADDING,
     COPY_TRAILING,
     COPY_CHANGED,
+    COPY_SPARSE_INDICES,
+    COPY_SPARSE_VALUES,
 };
 
-enum CopyElement { COPY_F32, COPY_F16, COPY_BIT };
+enum CopyElement { COPY_F32, COPY_F16, COPY_BIT, COPY_SPARSE };
 
 // What a row turns out to be.
 enum CopyGroup { COPY_ROWS, COPY_MISSING, COPY_WRONG, COPY_GROUPS };
@@ -42,19 +44,24 @@ struct CopyLayout {
 };
 
 // Where the second walk writes. Integer keys take one int64, text keys two: the offset and the length of the text
-// in the buffer.
+// in the buffer. Sparse rows have any length: `ends` says where each one's indices and values end.
 struct CopySink {
     bool is_filling;  // false in the first walk, which only counts
     int64_t* keys[COPY_GROUPS];
     uint8_t* vectors;
+    int64_t* ends;
+    uint32_t* indices;
+    float* values;
     size_t capacities[COPY_GROUPS];
+    size_t element_capacity;
 };
 
 struct CopyResult {
     int problem;    // CopyProblem
     size_t offset;  // of the problem
     size_t counts[COPY_GROUPS];
-    int last_group;  // where the last row went
+    size_t elements;  // of all sparse rows
+    int last_group;   // where the last row went
 };
 
 namespace {
@@ -89,8 +96,28 @@ inline void copy_elements(int element, const uint8_t* payload, size_t dims, uint
     }
 }
 
+constexpr size_t SPARSE_HEADER = 12;              // dimensions, number of elements, and a word that is not used
+constexpr uint32_t SPARSE_ELEMENTS_MAX = 16000;  // as in limits.py
+
+inline int check_sparse_vector(const uint8_t* field, size_t length, size_t* dims) {
+    if (length < SPARSE_HEADER) return COPY_VECTOR_LENGTH;
+    const uint32_t width = big_u32(field), count = big_u32(field + 4);
+    if (width > 0x7fffffffu || count > SPARSE_ELEMENTS_MAX || big_u32(field + 8) != 0) return COPY_VECTOR_HEADER;
+    if (length - SPARSE_HEADER != size_t(count) * 8) return COPY_VECTOR_LENGTH;
+    const uint8_t* indices = field + SPARSE_HEADER;
+    const uint8_t* values = indices + size_t(count) * 4;
+    for (size_t at = 0; at < count; ++at) {
+        const uint32_t index = big_u32(indices + at * 4);
+        if (index >= width || (at > 0 && index <= big_u32(indices + at * 4 - 4))) return COPY_SPARSE_INDICES;
+        if ((big_u32(values + at * 4) & 0x7f800000u) == 0x7f800000u) return COPY_SPARSE_VALUES;
+    }
+    *dims = width;
+    return COPY_OK;
+}
+
 // Checks one vector field of `length` bytes, header included, and gives its dimensions.
 inline int check_vector(int element, const uint8_t* field, size_t length, size_t* dims) {
+    if (element == COPY_SPARSE) return check_sparse_vector(field, length, dims);
     if (length < 4) return COPY_VECTOR_LENGTH;
     if (element == COPY_BIT) {
         const uint32_t bits = big_u32(field);
@@ -182,6 +209,22 @@ private:
         return COPY_OK;
     }
 
+    // The number of elements comes from the length: the buffer may have changed since it was checked.
+    int put_sparse(size_t row, const uint8_t* vector, size_t length) {
+        const size_t count = (length - SPARSE_HEADER) / 8, first = result_.elements;
+        result_.elements += count;
+        if (!sink_.is_filling) return COPY_OK;
+        if (count > sink_.element_capacity - first) return COPY_CHANGED;
+        const uint8_t* indices = vector + SPARSE_HEADER;
+        for (size_t at = 0; at < count; ++at) sink_.indices[first + at] = big_u32(indices + at * 4);
+        for (size_t at = 0; at < count; ++at) {
+            const uint32_t value = big_u32(indices + (count + at) * 4);
+            std::memcpy(sink_.values + first + at, &value, sizeof value);
+        }
+        sink_.ends[row] = static_cast<int64_t>(first + count);
+        return COPY_OK;
+    }
+
     int tuple(bool* is_done) {
         if (left() < 2) return COPY_TRUNCATED;
         const uint16_t fields = big_u16(data_ + at_);
@@ -209,6 +252,7 @@ private:
 
         const size_t row = result_.counts[COPY_ROWS];
         problem = put_key(COPY_ROWS, key, key_length);
+        if (problem == COPY_OK && layout_.element == COPY_SPARSE) return put_sparse(row, vector, length);
         if (problem == COPY_OK && sink_.is_filling) {
             copy_elements(layout_.element, vector + 4, dims, sink_.vectors + row * payload_bytes(layout_.element, dims));
         }

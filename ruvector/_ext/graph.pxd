@@ -30,6 +30,20 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         int64_t* head
         size_t slots
 
+    cdef struct Proof:
+        const char* data
+        size_t bytes
+        size_t head_bytes
+        const uint32_t* checksums
+        int descriptor
+
+    void populate(const Proof& proof)
+
+    cdef cppclass Finding "ruvector::Guard::Finding":
+        int part
+        int64_t page
+        const char* reason
+
     cdef cppclass CoreGraph "ruvector::Graph":
         CoreGraph(const Options& options) except +
         size_t upsert(const int64_t* keys, const char* rows, size_t count, cbool loose,
@@ -58,7 +72,11 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         cbool coded()
         size_t record_stride()
         void dump(const Arrays& arrays)
-        const char* restore(const Arrays& arrays, cbool in_place, unsigned int threads) except +
+        const char* restore(const Arrays& arrays, cbool in_place, unsigned int threads, const Proof* proofs) except +
+        cbool check_next(size_t pages) except +
+        cbool is_watched()
+        void evict()
+        Finding finding()
 
 
 cdef class Graph:
@@ -66,9 +84,11 @@ cdef class Graph:
     cdef size_t dims
     cdef size_t width        # bytes of a row
     cdef size_t query_width  # bytes of a query
-    cdef object mapped       # the arrays whose memory is used in place
+    cdef object mapped       # the arrays whose memory is used in place, by name
+    cdef object proofs       # what vouches for them
 
     cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1
     cdef size_t fill_keys(self, int64_t[::1] out) except? 0
     cdef dict copy_out(self)
-    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads)
+    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads, const Proof* proofs)
+    cdef int refuse_damage(self) except -1

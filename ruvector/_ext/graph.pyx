@@ -10,9 +10,16 @@ from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_
 
 import numpy as np
 
+from ruvector.errors import StoreDamaged
+
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
-           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose")
+           "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose",
+           "searches", "compared", "reranked")
 cdef int HEAD = 8
+# The order is that of Guard::Part in hnsw/guard.hpp; all but the last may be used where they are mapped.
+PARTS = ("rows", "links", "codes", "fingerprints", "keys", "upper")
+cdef int PROVEN = 5
+cdef size_t CHECKED_PAGES = 8192  # 32 MiB: a few milliseconds
 cdef object NOTHING = np.empty(0, dtype=np.uint8)
 cdef object NO_CENTER = np.empty(0, dtype=np.float32)
 
@@ -36,7 +43,7 @@ cdef class Graph:
         self.dims = dims
         self.width = dims * 4 if element == 0 else dims * 2 if element == 1 else (dims + 7) // 8
         self.query_width = self.width if element == 2 else dims * 4
-        self.mapped = None
+        self.mapped = self.proofs = None
 
     def __dealloc__(self):
         del self.core
@@ -83,13 +90,14 @@ cdef class Graph:
         """Forget all rows."""
         with nogil:
             self.core.clear()
-        self.mapped = None
+        self.mapped = self.proofs = None
 
     def search(self, const uint8_t[:, ::1] queries, *, size_t k, size_t ef, size_t scan_rows,
                unsigned int threads, const uint8_t[::1] cancel=None):
         """Answer queries [q, query bytes]: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
 
         Up to ``scan_rows`` rows are scanned instead of walked. None when ``cancel[0]`` became non-zero.
+        StoreDamaged when a page of a graph that was restored with proofs is not as it was written.
         """
         cdef size_t count = queries.shape[0]
         self.check_rows(count, queries.shape[1], count, self.query_width)
@@ -106,6 +114,8 @@ cdef class Graph:
         with nogil:
             outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, threads, flag,
                                             &key_view[0, 0], &distance_view[0, 0], &count_view[0])
+        if outcome < -1:
+            self.refuse_damage()
         return None if outcome < 0 else (keys, distances, counts)
 
     def contains(self, const int64_t[::1] keys):
@@ -115,6 +125,7 @@ cdef class Graph:
         if keys.shape[0]:
             with nogil:
                 self.core.contains(&keys[0], keys.shape[0], &found_view[0])
+            self.refuse_damage()
         return found.view(np.bool_)
 
     def rows_of(self, const int64_t[::1] keys):
@@ -127,6 +138,7 @@ cdef class Graph:
         if count:
             with nogil:
                 self.core.rows_of(&keys[0], count, <char*>&row_view[0, 0], &found_view[0])
+            self.refuse_damage()
         return rows, found.view(np.bool_)
 
     def keys(self):
@@ -156,12 +168,18 @@ cdef class Graph:
         finally:
             self.core.thaw()
 
-    def restore(self, sections, *, bint in_place, unsigned int threads):
+    def restore(self, sections, *, bint in_place, unsigned int threads, proofs=None):
         """Become what ``dump`` returned; None, or what is wrong with the sections (the graph is empty then).
 
         ``in_place`` keeps rows, links and codes where they lie when they are writable; the arrays are kept alive.
         Codes that are not there are made again.
+
+        With ``proofs`` (PageProof of ruvector.store, by name, of all UNREAD sections that are not empty) these sections
+        stay in place and are not looked at: searches verify what they touch, and ``check_next`` must be called until
+        it returns False before anything is written.
         """
+        cdef Proof vouched[5]
+        cdef const Proof* vouching = NULL
         cdef size_t slots = len(sections["states"]), base = self.core.base_links()
         cdef size_t coded = slots if len(sections.get("codes", ())) else 0
         shapes = {"rows": (slots, self.core.row_stride()), "links": (slots, base), "levels": (slots,),
@@ -173,11 +191,75 @@ cdef class Graph:
             if sections[name].shape != shape:
                 return f"section {name} has shape {sections[name].shape} instead of {shape}"
         used = {name: np.ascontiguousarray(sections[name]) for name in shapes}
-        large = [used[name] for name in ("rows", "links", "codes") if name in used]
-        in_place = in_place and all(array.flags.writeable for array in large)
-        wrong = self.take_in(used, in_place, threads)
+        large = {name: used[name] for name in PARTS[:PROVEN] if name in used}
+        in_place = in_place and all(array.flags.writeable for array in large.values())
+        if proofs and not in_place:
+            raise ValueError("sections with proofs must be writable")
+        if proofs:
+            fill_proofs(vouched, large, proofs)
+            vouching = vouched
+        wrong = self.take_in(used, in_place, threads, vouching)
         self.mapped = large if in_place and wrong is None else None
+        self.proofs = proofs if wrong is None else None
+        self.refuse_damage()
         return wrong
+
+    def check_next(self):
+        """Verify the next pages of a graph restored with proofs, in the end its links; False when nothing is left.
+
+        In the end links and codes are copied to memory of the graph's own where there is enough of it.
+        """
+        cdef cbool more
+        with nogil:
+            more = self.core.check_next(CHECKED_PAGES)
+        self.refuse_damage()
+        return more
+
+    def warm(self, *, bint rows):
+        """Bring links and codes used in place into memory, and rows too; returns how many bytes they have."""
+        cdef Proof section = Proof(NULL, 0, 0, NULL, -1)
+        cdef const uint8_t[::1] data
+        cdef size_t total = 0
+        mapped = self.mapped or {}
+        for name in ("links", "codes", "rows") if rows else ("links", "codes"):
+            if name not in mapped or not mapped[name].nbytes:
+                continue
+            data = mapped[name].reshape(-1).view(np.uint8)
+            section.data, section.bytes = <const char*>&data[0], data.shape[0]
+            with nogil:
+                populate(section)
+            total += section.bytes
+        return total
+
+    def evict(self):
+        """Let the system have the memory of rows used in place and not written; searches read them again."""
+        with nogil:
+            self.core.evict()
+
+    def row_place(self):
+        """Return address and bytes of the rows that are used in place; (0, 0) when there are none."""
+        rows = (self.mapped or {}).get("rows")
+        return (0, 0) if rows is None else (rows.ctypes.data, rows.nbytes)
+
+    @property
+    def is_verified(self):
+        """Whether all that was restored is known to be right."""
+        cdef cbool watched
+        with nogil:
+            watched = self.core.is_watched()
+        return not watched
+
+    cdef int refuse_damage(self) except -1:
+        """Raise StoreDamaged when a page was found damaged."""
+        cdef Finding found
+        with nogil:
+            found = self.core.finding()
+        if found.part < 0:
+            return 0
+        name = PARTS[found.part]
+        file = self.proofs[name].file if self.proofs and name in self.proofs else f"{name}.section"
+        place = f'page {found.page} of "{file}"' if found.page >= 0 else f'"{file}"'
+        raise StoreDamaged(f"{place} {found.reason.decode()}")
 
     cdef int check_rows(self, size_t rows, size_t width, size_t wanted_rows, size_t wanted_width) except -1:
         if rows != wanted_rows or width != wanted_width:
@@ -188,6 +270,7 @@ cdef class Graph:
         cdef size_t count
         with nogil:
             count = self.core.live_keys(&out[0], out.shape[0])
+        self.refuse_damage()
         return count
 
     cdef dict copy_out(self):
@@ -215,7 +298,7 @@ cdef class Graph:
                 self.core.dump(arrays)
         return out
 
-    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads):
+    cdef object take_in(self, dict sections, cbool in_place, unsigned int threads, const Proof* proofs):
         cdef Arrays arrays
         cdef const char* wrong = NULL
         if len(sections["states"]) == 0:
@@ -223,8 +306,29 @@ cdef class Graph:
             return None
         fill_arrays(&arrays, sections)
         with nogil:
-            wrong = self.core.restore(arrays, in_place, threads)
+            wrong = self.core.restore(arrays, in_place, threads, proofs)
         return None if wrong == NULL else wrong.decode()
+
+
+cdef int fill_proofs(Proof* out, dict sections, proofs) except -1:
+    """Point at the sections and the checksums of their pages; both are kept by the graph."""
+    cdef const uint8_t[::1] data
+    cdef const uint32_t[::1] checksums
+    cdef int part
+    for part in range(PROVEN):
+        out[part] = Proof(NULL, 0, 0, NULL, -1)
+        array = sections.get(PARTS[part])
+        proof = proofs.get(PARTS[part])
+        if proof is None or array is None or array.nbytes == 0:
+            continue
+        data = array.reshape(-1).view(np.uint8)
+        checksums = proof.checksums
+        if checksums.shape[0] != (data.shape[0] + 4095) // 4096:
+            raise ValueError(f"section {PARTS[part]} has {checksums.shape[0]} checksums")
+        out[part].data, out[part].bytes = <const char*>&data[0], data.shape[0]
+        out[part].head_bytes, out[part].descriptor = proof.head_bytes, proof.descriptor
+        out[part].checksums = &checksums[0]
+    return 0
 
 
 cdef int fill_arrays(Arrays* arrays, dict sections) except -1:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from ruvector import db
 from ruvector.values import Collection, ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
-_ELEMENTS = {"vector": ElementType.F32, "halfvec": ElementType.F16, "bit": ElementType.BIT}
+_ELEMENTS = {
+    "vector": ElementType.F32,
+    "halfvec": ElementType.F16,
+    "bit": ElementType.BIT,
+    "sparsevec": ElementType.SPARSE,
+}
 _INTEGERS = ("smallint", "integer", "bigint")
 
 

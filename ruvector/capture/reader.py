@@ -13,7 +13,7 @@ from ruvector import db, limits
 from ruvector.capture.statements import TableStatements
 from ruvector.kernels.copyformat import decode
 from ruvector.snapshot import Snapshot
-from ruvector.values import Collection, DecodedRows
+from ruvector.values import Collection, DecodedRows, ElementType
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ class TableReader:
     @property
     def chunk_rows(self) -> int:
         """How many rows one chunk asks for: fewer when the vectors are wide."""
-        row_bytes = 64 + 4 * self.collection.options.dims
+        options = self.collection.options
+        is_sparse = options.element is ElementType.SPARSE
+        row_bytes = limits.SPARSE_ROW_BYTES if is_sparse else 64 + 4 * options.dims
         return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // row_bytes))
 
     def sample_keys(self, *, percent: float, rows: int) -> list[str]:

@@ -51,8 +51,6 @@ def column_blockers(column: Mapping[str, Any]) -> list[Remark]:
     """Return what stops an attach of a column."""
     remarks = []
     table = column["table_name"]
-    if column["type"] == "sparsevec":
-        remarks.append(_remark("sparsevec columns cannot be mirrored"))
     if column["kind"] not in ("table", "partitioned table"):
         remarks.append(_remark(f"it belongs to a {column['kind']}", hint="Attach the table behind it."))
         return remarks
@@ -83,7 +81,7 @@ def column_advice(column: Mapping[str, Any], indexes: Sequence[Mapping[str, Any]
         if len(metrics) > 1:
             extra += f" --metric {'|'.join(metrics)}"
         remarks.append(_remark("it can be attached", hint=f"ruvector attach '{column['name']}'{extra}"))
-    if not column["dims"] and column["type"] in ("vector", "halfvec"):
+    if not column["dims"] and column["type"] in ("vector", "halfvec", "sparsevec"):
         remarks.append(
             _remark(
                 "its type does not declare its dimensions, so rows of any length fit in",

@@ -12,6 +12,7 @@ import typer
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DsnOption, FormatOption, read_call
 from ruvector.errors import InvalidParameter, InvalidVector
+from ruvector.values import ElementType
 
 if TYPE_CHECKING:
     from ruvector.client import Client
@@ -21,7 +22,7 @@ def search(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The collection.")],
     *,
     vector: Annotated[
-        str | None, typer.Option("--vector", metavar="JSON", help="The query: [0.1, 0.2, ...], or bits: 0101")
+        str | None, typer.Option("--vector", metavar="JSON", help="The query: [0.1, 0.2], bits 0101, sparse {1:0.5}/9")
     ] = None,
     row_id: Annotated[str | None, typer.Option("--id", metavar="KEY", help="The vector of this row.")] = None,
     file: Annotated[
@@ -66,6 +67,8 @@ def _query(client: Client, name: str, *, vector: str | None, row_id: str | None,
         return _vector_in(file)
     text = (vector or "").strip()
     if text and set(text) <= {"0", "1"} and client.collection(name).options.metric.is_binary:
+        return text
+    if text.startswith("{") and client.collection(name).options.element is ElementType.SPARSE:
         return text
     return _json(text, option="--vector", wanted=list)
 

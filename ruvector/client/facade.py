@@ -27,9 +27,11 @@ from ruvector.errors import (
     NotInstalled,
     SidecarUnreachable,
 )
+from ruvector.sparse import SparseVectors
 from ruvector.values import Collection, Hit
 
-Query = ArrayLike | str  # numbers, or for collections of bit strings a text of 0 and 1
+# Numbers; one row of SparseVectors; or the text of any: 0 and 1 are a bit string, {1:0.5}/9 is a sparse vector.
+Query = ArrayLike | SparseVectors | str
 _METRICS = ("l2", "ip", "cosine", "l1", "hamming", "jaccard")
 
 
@@ -189,14 +191,18 @@ class Client:
     ) -> list[Hit]:
         """Return the k rows nearest to a vector [dims], nearest first, as this connection's snapshot sees the table.
 
+        A sparse query is one row of SparseVectors; ``ef`` does not apply to it, its index is exact.
+
         Raises:
             InvalidVector: NaN, infinity, or not one row of numbers.
             DatabaseError: unknown collection (42704), wrong dimensions or k (22023), wrong filter (42703, 22023).
         """
-        name = "search_bits" if isinstance(query, str) and set(query) <= {"0", "1"} else "search"
+        text = vector_text(query)
+        is_bits, is_sparse = set(text) <= {"0", "1"}, text.lstrip().startswith("{")
+        name = "search_bits" if is_bits else "search_sparse" if is_sparse else "search"
         values = {
             "collection": collection,
-            "query": vector_text(query),
+            "query": text,
             "k": k,
             "ef": ef,
             "filter": None if filter is None else json.dumps(filter),
@@ -359,6 +365,10 @@ def vector_text(query: Query) -> str:
     """Return a vector as PostgreSQL reads it; a text is passed on as it is."""
     if isinstance(query, str):
         return query
+    if isinstance(query, SparseVectors):
+        if len(query) != 1:
+            raise InvalidVector(f"the query has {len(query)} rows, not 1", hint="Give one row: vectors[0:1].")
+        return query.texts()[0]
     numbers = np.asarray(query, dtype=np.float32)
     if numbers.ndim != 1:
         raise InvalidVector(f"the query has {numbers.ndim} axes, not 1", hint="Give one vector [dims].")

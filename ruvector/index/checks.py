@@ -10,13 +10,20 @@ import numpy.typing as npt
 
 from ruvector import kernels, limits
 from ruvector.errors import DimensionMismatch, InvalidParameter, InvalidVector
-from ruvector.index.protocol import Bytes
+from ruvector.index.protocol import Bytes, Rows, Vectors, VectorsIn
+from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 DTYPES: dict[ElementType, type[np.generic]] = {
     ElementType.F32: np.float32,
     ElementType.F16: np.float16,
     ElementType.BIT: np.uint8,
+}
+_DIMS_MAX = {
+    ElementType.F32: limits.DIMS_MAX,
+    ElementType.F16: limits.DIMS_MAX,
+    ElementType.BIT: limits.BITS_MAX,
+    ElementType.SPARSE: limits.SPARSE_DIMS_MAX,
 }
 
 
@@ -26,13 +33,18 @@ def check_options(options: IndexOptions) -> None:
     _one_of("index kind", options.kind, IndexKind)
     _one_of("element type", options.element, ElementType)
     _one_of("key kind", options.key_kind, KeyKind)
-    is_bit = options.element is ElementType.BIT
+    is_bit, is_sparse = options.element is ElementType.BIT, options.element is ElementType.SPARSE
     if options.metric.is_binary != is_bit:
         raise InvalidParameter(
             f"metric {options.metric} does not compare {options.element} vectors",
-            hint="hamming and jaccard compare bit vectors; l2, ip, cosine and l1 compare f32 and f16 vectors.",
+            hint="hamming and jaccard compare bit vectors; l2, ip, cosine and l1 compare all others.",
         )
-    check_range("dims", options.dims, low=1, high=limits.BITS_MAX if is_bit else limits.DIMS_MAX)
+    if is_sparse != (options.kind is IndexKind.INVERTED):
+        raise InvalidParameter(
+            f"an index of kind {options.kind} does not hold {options.element} vectors",
+            hint="Sparse vectors need kind inverted; f32, f16 and bit vectors need hnsw or flat.",
+        )
+    check_range("dims", options.dims, low=1, high=_DIMS_MAX[options.element])
     check_range("m", options.m, low=limits.M_MIN, high=limits.M_MAX)
     check_range("ef_construction", options.ef_construction, low=1, high=limits.EF_CONSTRUCTION_MAX)
     check_range("ef_search", options.ef_search, low=1, high=limits.EF_MAX)
@@ -62,31 +74,63 @@ def worker_count(threads: int) -> int:
     return min(cores, limits.THREADS_MAX)
 
 
-def usable_rows(vectors: npt.NDArray[Any], *, metric: Metric) -> npt.NDArray[np.bool_]:
+def usable_rows(vectors: Vectors, *, metric: Metric) -> npt.NDArray[np.bool_]:
     """Tell which rows of [n, dims] an index takes: finite, and under cosine not zero; bool [n]."""
+    if isinstance(vectors, SparseVectors):
+        return np.asarray(vectors.lengths > 0) if metric is Metric.COSINE else np.ones(len(vectors), dtype=np.bool_)
     if metric.is_binary:
         return np.ones(len(vectors), dtype=np.bool_)
-    good: npt.NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+    good = np.asarray(np.isfinite(vectors).all(axis=1))
     return good & vectors.any(axis=1) if metric is Metric.COSINE else good
 
 
-def row_bytes(vectors: npt.ArrayLike, *, options: IndexOptions, count: int) -> Bytes:
-    """Return ``count`` vectors as the bytes an engine stores: uint8 [n, row bytes].
+def rows_differ(left: Vectors, right: Vectors) -> npt.NDArray[np.bool_]:
+    """Tell which rows are not equal to the row in the same place; both of one element type and width."""
+    if isinstance(left, SparseVectors) and isinstance(right, SparseVectors):
+        return left.differ(right)
+    return np.asarray((np.asarray(left) != np.asarray(right)).any(axis=1))
+
+
+def row_bytes(vectors: VectorsIn, *, options: IndexOptions, count: int) -> Rows:
+    """Return ``count`` vectors as an engine stores them: uint8 [n, row bytes], or SparseVectors.
 
     Raises:
         InvalidParameter: not two axes, or another number of rows than ``count``.
         DimensionMismatch, InvalidVector: see the errors.
     """
-    rows = _matrix(vectors, options=options, dtype=DTYPES[options.element])
+    is_sparse = options.element is ElementType.SPARSE
+    rows = _sparse(vectors, options) if is_sparse else _matrix(vectors, options=options, dtype=DTYPES[options.element])
     if len(rows) != count:
         raise InvalidParameter(f"there are {count} keys and {len(rows)} vectors")
-    return _as_bytes(rows)
+    return rows if isinstance(rows, SparseVectors) else _as_bytes(rows)
 
 
-def query_bytes(queries: npt.ArrayLike, *, options: IndexOptions) -> Bytes:
-    """Return queries [q, dims] as the bytes an engine compares: f32 for all numbers, packed bits for bits."""
+def query_bytes(queries: VectorsIn, *, options: IndexOptions) -> Rows:
+    """Return queries [q, dims] as an engine compares them: f32 for all numbers, packed bits for bits; SparseVectors."""
+    if options.element is ElementType.SPARSE:
+        return _sparse(queries, options)
     is_bit = options.element is ElementType.BIT
     return _as_bytes(_matrix(queries, options=options, dtype=np.uint8 if is_bit else np.float32))
+
+
+def one_query(query: VectorsIn, *, options: IndexOptions) -> Vectors:
+    """Return one query as queries: [dims] as [1, dims]; sparse vectors are a table already and must be one row."""
+    if options.element is ElementType.SPARSE:
+        rows = _sparse(query, options)
+        if len(rows) != 1:
+            raise InvalidParameter(f"one query is needed, these are {len(rows)}")
+        return rows
+    given = np.asarray(query)
+    if given.ndim != 1:
+        raise InvalidParameter(f"a query must have one axis, this one has {given.ndim}")
+    return given[np.newaxis]
+
+
+def _sparse(vectors: VectorsIn, options: IndexOptions) -> SparseVectors:
+    rows = SparseVectors.of(vectors, dims=options.dims)
+    if options.metric is Metric.COSINE and not (directed := rows.lengths > 0).all():
+        raise InvalidVector(f"vector {int(np.argmin(directed))} is all zeros and has no direction")
+    return rows
 
 
 def _as_bytes(rows: npt.NDArray[Any]) -> Bytes:
@@ -94,7 +138,7 @@ def _as_bytes(rows: npt.NDArray[Any]) -> Bytes:
     return out
 
 
-def _matrix(vectors: npt.ArrayLike, *, options: IndexOptions, dtype: type[np.generic]) -> npt.NDArray[Any]:
+def _matrix(vectors: VectorsIn, *, options: IndexOptions, dtype: type[np.generic]) -> npt.NDArray[Any]:
     try:
         given = np.asarray(vectors)
     except ValueError as error:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ from ruvector import limits
 from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index import checks
 from ruvector.index.keyed import KeyedIndex
+from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex
+from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex, VectorsIn
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 _SAVED_AS = "ruvector index"
+Verify: TypeAlias = Literal["lazy", "full"]
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
@@ -32,6 +34,14 @@ class Index:
     2
     >>> index.search([1, 0.1, 0], k=1)[0]
     array([10])
+
+    Sparse vectors come as SparseVectors, or as a scipy CSR matrix:
+
+    >>> words = Index(dims=30_000, metric="ip", dtype="sparse")
+    >>> words.add([10, 11], SparseVectors.from_texts(["{7:1.5,120:2}/30000", "{120:1}/30000"]))
+    2
+    >>> words.search(SparseVectors.from_texts(["{120:1}/30000"]), k=1)[0]
+    array([[10]])
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class Index:
         dims: int,
         metric: Metric | str = "l2",
         *,
-        kind: IndexKind | str = "hnsw",
+        kind: IndexKind | str | None = None,
         m: int = 16,
         ef_construction: int = 200,
         threads: int = 0,
@@ -50,26 +60,30 @@ class Index:
         Args:
             dims: numbers, or bits, of a vector.
             metric: l2, ip, cosine, l1; hamming or jaccard for bits.
-            kind: hnsw, or flat for exact answers.
-            m: links per node of the graph.
+            kind: hnsw, the default; ivf, whose lists are built several times as fast; or flat for exact answers. Sparse
+                vectors have inverted, always exact.
+            m: links per node of the graph; the other kinds have none.
             ef_construction: candidates considered for the links of a node.
             threads: threads that build; 0 means all cores. The result does not depend on it.
-            dtype: f32 or f16, how numbers are stored; bits are always bits.
+            dtype: f32 or f16, how numbers are stored, or sparse; bits are always bits.
 
         Raises:
             InvalidParameter: an option is unknown or outside its range.
         """
         the_metric = _member(Metric, metric, "metric")
         usual = ElementType.BIT if the_metric.is_binary else ElementType.F32
+        element = usual if dtype is None else _member(ElementType, dtype, "dtype")
+        usual_kind = IndexKind.INVERTED if element is ElementType.SPARSE else IndexKind.HNSW
         options = IndexOptions(
             dims=dims,
             metric=the_metric,
-            kind=_member(IndexKind, kind, "index kind"),
-            element=usual if dtype is None else _member(ElementType, dtype, "dtype"),
+            kind=usual_kind if kind is None else _member(IndexKind, kind, "index kind"),
+            element=element,
             m=m,
             ef_construction=ef_construction,
         )
         self._threads = threads
+        self._opened: KeyedIndex | None = None  # the index while its data lie in files
         self._index: VectorIndex = KeyedIndex(options, threads=threads)
 
     @property
@@ -85,7 +99,7 @@ class Index:
         """Tell whether a key has a row."""
         return isinstance(key, str) == self._has_text_keys and self._index.contains(key)
 
-    def add(self, keys: KeysIn, vectors: npt.ArrayLike, *, defer: bool = False) -> int:
+    def add(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys whole numbers or texts [n], vectors [n, dims]; returns how many changed.
 
         The first keys decide which of the two all keys are. Many rows in one call build several times as fast as the
@@ -116,10 +130,11 @@ class Index:
         return self._index.delete(keys)
 
     def search(
-        self, queries: npt.ArrayLike, k: int = 10, *, ef: int | None = None, threads: int = 1
+        self, queries: VectorsIn, k: int = 10, *, ef: int | None = None, threads: int = 1
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Return keys and distances of the nearest rows: [k] for a query [dims], [q, k] for queries [q, dims].
 
+        Sparse queries are a table always, also a single one.
         Distances have pgvector's signs and ascend. Where the index holds fewer than k rows the key is -1 (None for
         text keys) and the distance infinite.
 
@@ -128,18 +143,15 @@ class Index:
             InvalidParameter: k, ef or threads is outside its range.
         """
         k = checks.check_range("k", k, low=1, high=limits.K_MAX)
-        given = np.asarray(queries)
-        if given.ndim not in (1, 2):
-            raise InvalidParameter(f"queries must have one or two axes, these have {given.ndim}")
-        many = self._index.search_many(np.atleast_2d(given), k, ef=ef, threads=threads)
-        keys: npt.NDArray[Any] = np.full((len(many), k), -1, dtype=np.int64)
-        if self._has_text_keys:
-            keys = np.full((len(many), k), None, dtype=object)
-        distances = np.full((len(many), k), np.inf, dtype=np.float32)
-        for at, (found, apart) in enumerate(many):
-            keys[at, : len(apart)] = found
-            distances[at, : len(apart)] = apart
-        return (keys[0], distances[0]) if given.ndim == 1 else (keys, distances)
+        is_single = False
+        if self.options.element is not ElementType.SPARSE:
+            queries = np.asarray(queries)
+            if queries.ndim not in (1, 2):
+                raise InvalidParameter(f"queries must have one or two axes, these have {queries.ndim}")
+            is_single = queries.ndim == 1
+            queries = np.atleast_2d(queries)
+        keys, distances = self._index.search_table(queries, k, ef=ef, threads=threads)
+        return (keys[0], distances[0]) if is_single else (keys, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index as a new folder; it must not exist. Survives a power failure once this returns.
@@ -151,13 +163,40 @@ class Index:
         write_generation(Path(path), self._index.sections(), meta=meta)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, threads: int = 0) -> Index:
-        """Return the index saved in a folder, after checking every byte of it.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: Verify = "lazy",
+        warm: bool = False,
+        resident_bytes: int | None = None,
+        threads: int = 0,
+    ) -> Index:
+        """Return the index saved in a folder, ready to answer.
+
+        Rows stay in their file, mapped privately: the system may drop those from memory that no search asks for. Links
+        and codes do so until they are verified and then move to memory of the index. The files may be removed while the
+        index is open, but not made shorter: the system ends a program that touches what is no longer there. Damage that
+        files take while the index is open is not noticed.
+
+        Args:
+            path: the folder.
+            verify: "lazy" reads little more than states of rows. Every search verifies the checksums of the pages it
+                touches, and a thread those of all others and the links; writers wait for it, as ``verified`` does.
+                "full" does that before it returns.
+            warm: bring links and codes into memory first, so that no search waits for the disk because of them.
+            resident_bytes: when more than this of mapped files is resident after a search, rows are given back to the
+                system and read again when they are needed. Links and codes stay, and so do rows added after opening.
+                Only where the system has /proc. None: the system decides.
+            threads: threads that build.
 
         Raises:
-            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version.
+            StoreDamaged, StoreFormat: a file is truncated, changed, foreign or of another version. With "lazy" the
+                first search that would have used a damaged page raises StoreDamaged, and so does everything after it.
         """
-        with open_generation(Path(path)) as generation:
+        if verify not in get_args(Verify):
+            raise InvalidParameter(f'unknown verify "{verify}"', hint="Use lazy or full.")
+        with open_generation(Path(path), unread=unread_sections) as generation:
             if generation.meta.get("content") != _SAVED_AS or not isinstance(generation.meta.get("options"), dict):
                 raise StoreFormat(f"{path} holds no saved index")
             options = options_from_json(generation.meta["options"])
@@ -167,8 +206,32 @@ class Index:
                 raise StoreFormat(f"{path} was saved with options this version does not know: {error}") from None
             sections = {name: generation.section(name) for name in generation.names}
             index = cls(options.dims, options.metric, kind=options.kind, threads=threads, dtype=options.element)
-            index._index = KeyedIndex.from_sections(options, sections, threads=threads)
+            opened = KeyedIndex.from_sections(options, sections, threads=threads, proofs=generation.proofs or None)
+            generation.keep_proofs()
+            index._index = index._opened = opened
+        if resident_bytes is not None:
+            opened.bound_memory(checks.check_range("resident_bytes", resident_bytes, low=1, high=1 << 62))
+        if warm:
+            opened.warm()
+        if verify == "full":
+            index.verified()
         return index
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes of an opened index into memory, on demand rows too; returns how many bytes that is.
+
+        Zero for an index that was not opened: all of it is in memory.
+        """
+        return 0 if self._opened is None else self._opened.warm(rows=rows)
+
+    def verified(self, timeout: float | None = None) -> bool:
+        """Wait until all of an opened index is verified, at most ``timeout`` seconds; tell whether it is.
+
+        Raises:
+            StoreDamaged: a page is not as it was written, or links or keys do not fit together.
+        """
+        verification = None if self._opened is None else self._opened.verification
+        return verification is None or verification.wait(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""

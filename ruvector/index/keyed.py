@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +16,44 @@ from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
 from ruvector.index.keys import TextKeys, key_book
-from ruvector.index.protocol import BuildProgress, Bytes, Engine, Keys, KeysIn, Sections
+from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
+from ruvector.index.protocol import (
+    Answers,
+    BuildProgress,
+    Bytes,
+    Engine,
+    Keys,
+    KeysIn,
+    MappedEngine,
+    Sections,
+    Vectors,
+    VectorsIn,
+)
+from ruvector.sparse import SparseVectors
+from ruvector.store import PageProof
 from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
 _ELEMENT_CODES = {element: code for code, element in enumerate(ElementType)}
+_Named = TypeVar("_Named")
 _NAME_TRIES = 8  # a search is repeated when the keys of its rows were forgotten meanwhile; twice is rare already
 
 
 def new_engine(options: IndexOptions) -> Engine:
     """Return an empty engine of the kind RUVECTOR_KERNELS chose."""
+    if options.kind is IndexKind.INVERTED:
+        return _new_inverted(options)
     settings: dict[str, Any] = {
         "metric": _METRIC_CODES[options.metric],
         "element": _ELEMENT_CODES[options.element],
         "dims": options.dims,
+        "seed": options.seed,
+    }
+    if options.kind is IndexKind.IVF:
+        return _new_lists(settings)
+    settings |= {
         "m": options.m,
         "ef_construction": options.ef_construction,
-        "seed": options.seed,
         "linked": options.kind is IndexKind.HNSW,
     }
     if kernels.IS_COMPILED:
@@ -44,11 +66,42 @@ def new_engine(options: IndexOptions) -> Engine:
     return ReferenceGraph(**settings)
 
 
+def _new_inverted(options: IndexOptions) -> Engine:
+    if kernels.IS_COMPILED:
+        from ruvector._ext.inverted import Inverted
+
+        compiled: Engine = Inverted(metric=_METRIC_CODES[options.metric], dims=options.dims)
+        return compiled
+    from ruvector.index.reference_inverted import ReferenceInverted
+
+    return ReferenceInverted(metric=_METRIC_CODES[options.metric], dims=options.dims)
+
+
+def _new_lists(settings: dict[str, Any]) -> Engine:
+    if kernels.IS_COMPILED:
+        from ruvector._ext.ivf import Lists
+
+        compiled: Engine = Lists(**settings)
+        return compiled
+    from ruvector.index.reference_lists import ReferenceLists
+
+    return ReferenceLists(**settings)
+
+
 class KeyedIndex:
-    """Keyed vectors behind one engine: an HNSW graph over them, or none (kind flat: every search compares every row).
+    """Keyed vectors behind one engine, of one of four kinds.
+
+    hnsw: a graph over the rows; the engine for most collections.
+    ivf: inverted lists, built several times as fast, for few dimensions, many queries at once or a first answer soon. A
+    search scans the ef / 2 nearest lists, more when they hold fewer than ef rows. There are lists from 2,048 rows on;
+    fewer, l1, bits and less than 32 dimensions are compared row by row, and ``stats()["lists"]`` is 0.
+    flat: neither; every search compares every row.
+
+    Sparse vectors stand in inverted lists instead (kind inverted: exact, too); wherever others take arrays of vectors
+    they take SparseVectors or a scipy CSR matrix.
 
     Deleted rows vanish from answers at once and from the graph when they are many or ``compact`` is called.
-    A build gives the same graph for every number of threads. Writers take turns; readers only meet the engine's own
+    A build gives the same index for every number of threads. Writers take turns; readers only meet the engine's own
     short locks.
     """
 
@@ -66,8 +119,11 @@ class KeyedIndex:
         self._threads = checks.worker_count(threads)
         self._scan_factor = scan_factor
         self._engine = new_engine(options)
+        self._mapped = self._engine if isinstance(self._engine, MappedEngine) else None
         self._keys = key_book(options.key_kind)
         self._writer = threading.Lock()
+        self.verification: Verification | None = None  # of an index whose sections came with proofs
+        self._resident: ResidentBound | None = None
 
     @classmethod
     def from_sections(
@@ -77,24 +133,42 @@ class KeyedIndex:
         *,
         threads: int = 0,
         in_place: bool = False,
+        proofs: Mapping[str, PageProof] | None = None,
     ) -> KeyedIndex:
         """Return the index that ``sections`` of one with the same options described.
 
         The arrays are copied, so their files may go; ``in_place`` keeps rows and links where they lie (the arrays
         must be writable, as private mappings are, and stay alive with the index).
 
+        With ``proofs`` of the UNREAD sections these stay in place without being read. Searches answer at once,
+        each from pages it has verified, while a thread verifies the rest; writers, and whoever wants the sections,
+        wait for its end. ``verification`` tells how it went. The index closes the proofs once this returned.
+
         Raises:
             StoreFormat: the sections do not fit together or belong to other options.
+            StoreDamaged: a page that had to be read is not as it was written.
         """
         index = cls(options, threads=threads)
-        index._restore(sections, in_place=in_place)
+        index._restore(sections, in_place=in_place, proofs=proofs)
+        if proofs and index._mapped is not None:
+            index.verification = Verification(index._mapped, proofs)
+            weakref.finalize(index, index.verification.stop).atexit = False
         return index
+
+    def bound_memory(self, bytes_max: int) -> None:
+        """Give rows in mapped files back to the system when more than this of all mapped files is resident."""
+        if self._mapped is not None:
+            self._resident = ResidentBound(self._mapped, bytes_max)
+
+    def warm(self, *, rows: bool = False) -> int:
+        """Bring links and codes that lie in mapped files into memory, on demand rows too; returns their bytes."""
+        return 0 if self._mapped is None else self._mapped.warm(rows=rows)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._engine)
 
-    def upsert(self, keys: KeysIn, vectors: npt.ArrayLike, *, defer: bool = False) -> int:
+    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows: keys int64 [n] or n texts, vectors [n, dims] (bits: uint8 [n, bytes]).
 
         Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
@@ -108,6 +182,7 @@ class KeyedIndex:
         # Numbers are given to new texts only once the vectors are known to be good.
         rows = checks.row_bytes(vectors, options=self.options, count=_length(keys))
         with self._writer:
+            self._settle()
             numbers = self._keys.for_write(keys)
             return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
 
@@ -118,6 +193,7 @@ class KeyedIndex:
         build early (what was not linked stays deferred) and is raised here.
         """
         with self._writer:
+            self._settle()
             if on_progress is None:
                 self._engine.build(threads=self._threads)
             else:
@@ -144,6 +220,7 @@ class KeyedIndex:
     def delete(self, keys: KeysIn) -> int:
         """Delete rows; returns how many existed. No search that starts afterwards returns them."""
         with self._writer:
+            self._settle()
             deleted = self._engine.delete(self._keys.for_read(keys), threads=self._threads)
             self._keys.forget(deleted, live=len(self._engine), contains=self._engine.contains)
             return deleted
@@ -151,17 +228,19 @@ class KeyedIndex:
     def clear(self) -> None:
         """Delete all rows."""
         with self._writer:
+            self._settle()
             self._engine.clear()
             self._keys.clear()
 
     def compact(self) -> None:
         """Give back what deleted rows still hold; searches go on."""
         with self._writer:
+            self._settle()
             self._engine.repair(threads=self._threads)
 
     def search_many(
         self,
-        queries: npt.ArrayLike,
+        queries: VectorsIn,
         k: int,
         *,
         ef: int | None = None,
@@ -169,6 +248,35 @@ class KeyedIndex:
         cancel: Bytes | None = None,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
         """Answer queries [q, dims] on several threads (0: all cores); each answer as ``search`` gives it."""
+        return self._search(queries, k, ef=ef, threads=threads, cancel=cancel, named=self._named)
+
+    def search_table(
+        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Answer queries [q, dims] as two tables: keys [q, k] and distances [q, k].
+
+        Where there are fewer than k rows the key is -1 (None for text keys) and the distance infinite.
+        """
+        named = self._table_of_texts if isinstance(self._keys, TextKeys) else _table
+        keys, distances = self._search(queries, k, ef=ef, threads=threads, cancel=None, named=named)
+        places = keys.shape[1]
+        if places == k:
+            return keys, distances
+        wide_keys = np.full((len(keys), k), -1 if keys.dtype == np.int64 else None, dtype=keys.dtype)
+        wide_distances = np.full((len(keys), k), np.inf, dtype=np.float32)
+        wide_keys[:, :places], wide_distances[:, :places] = keys, distances
+        return wide_keys, wide_distances
+
+    def _search(
+        self,
+        queries: VectorsIn,
+        k: int,
+        *,
+        ef: int | None,
+        threads: int,
+        cancel: Bytes | None,
+        named: Callable[[Answers], _Named | None],
+    ) -> _Named:
         k = checks.check_range("k", k, low=1, high=limits.WANTED_MAX)
         ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
         data = checks.query_bytes(queries, options=self.options)
@@ -181,21 +289,37 @@ class KeyedIndex:
             )
             if answers is None:
                 raise Cancelled("the search was cancelled")
-            counts = answers[2].tolist()
-            if places < k and places in counts:
+            if places < k and (answers[2] == places).any():
                 places = k
                 continue
-            named = [
-                (self._keys.names(keys[:count]), distances[:count])
-                for keys, distances, count in zip(answers[0], answers[1], counts, strict=True)
-            ]
-            whole = [(names, distances) for names, distances in named if names is not None]
-            if len(whole) == len(named):
+            if self._resident is not None:
+                self._resident.check()
+            whole = named(answers)
+            if whole is not None:
                 return whole
         raise InternalError(f"the keys of a search were forgotten {_NAME_TRIES} times in a row")
 
+    def _named(self, answers: Answers) -> list[tuple[Keys, npt.NDArray[np.float32]]] | None:
+        """Return keys and distances of each query; None when a key was forgotten meanwhile."""
+        out: list[tuple[Keys, npt.NDArray[np.float32]]] = []
+        for numbers, distances, count in zip(answers[0], answers[1], answers[2].tolist(), strict=True):
+            names = self._keys.names(numbers[:count])
+            if names is None:
+                return None
+            out.append((names, distances[:count]))
+        return out
+
+    def _table_of_texts(self, answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]] | None:
+        named = self._named(answers)
+        if named is None:
+            return None
+        keys: npt.NDArray[Any] = np.full(answers[0].shape, None, dtype=object)
+        for at, (names, distances) in enumerate(named):
+            keys[at, : len(distances)] = names
+        return keys, answers[1]
+
     def search(
-        self, query: npt.ArrayLike, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+        self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
         """Return the nearest k rows of query [dims]: keys and distances in pgvector's signs, ascending.
 
@@ -206,20 +330,18 @@ class KeyedIndex:
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
             Cancelled: ``cancel`` was set.
+            StoreDamaged: a page of an index opened unread is damaged.
         """
-        given = np.asarray(query)
-        if given.ndim != 1:
-            raise InvalidParameter(f"a query must have one axis, this one has {given.ndim}")
-        return self.search_many(given[np.newaxis], k, ef=ef, threads=1, cancel=cancel)[0]
+        return self.search_many(checks.one_query(query, options=self.options), k, ef=ef, threads=1, cancel=cancel)[0]
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
         return bool(self._engine.contains(self._keys.for_read([key]))[0])
 
-    def vectors_of(self, keys: KeysIn) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def vectors_of(self, keys: KeysIn) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """Return the stored vectors [n, dims] (bits: uint8 [n, bytes]) and found bool [n]; others are zero."""
         rows, found = self._engine.rows_of(self._keys.for_read(keys))
-        return rows.view(checks.DTYPES[self.options.element]), found
+        return rows if isinstance(rows, SparseVectors) else rows.view(checks.DTYPES[self.options.element]), found
 
     def keys(self) -> Keys:
         """Return all keys, in no order that means anything."""
@@ -235,16 +357,25 @@ class KeyedIndex:
     def sections(self) -> Sections:
         """Return a consistent copy of the index as arrays; writers wait for it, searches do not."""
         with self._writer:
+            self._settle()
             return self._engine.dump() | self._keys.sections(self._engine.keys())
 
-    def _restore(self, sections: Sections, *, in_place: bool) -> None:
+    def _settle(self) -> None:
+        """Wait until everything is verified: what is changed or written must be right."""
+        if self.verification is not None:
+            self.verification.wait()
+
+    def _restore(self, sections: Sections, *, in_place: bool, proofs: Mapping[str, PageProof] | None) -> None:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""
         with self._writer:
             try:
-                wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
+                if proofs and self._mapped is not None:
+                    wrong = self._mapped.restore(sections, in_place=True, threads=self._threads, proofs=proofs)
+                else:
+                    wrong = self._engine.restore(sections, in_place=in_place, threads=self._threads)
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
-                    wrong = None if self._keys.names(self._engine.keys()) is not None else "a row has no text key"
+                    wrong = None if self._keys.knows_all(self._engine.keys()) else "a row has no text key"
             except (KeyError, ValueError) as error:
                 wrong = f"a section is missing or of another type: {error}"
             if wrong is not None:
@@ -256,6 +387,9 @@ class KeyedIndex:
         """Return options, counters and sizes in bytes."""
         figures = self._engine.figures()
         options = self.options
+        resident = figures["row_bytes"]
+        if self._mapped is not None:
+            resident = resident_row_bytes(self._mapped, resident)
         return {
             "kind": str(options.kind),
             "metric": str(options.metric),
@@ -266,8 +400,13 @@ class KeyedIndex:
             "ef_search": options.ef_search,
             "engine": kernels.simd_name(),
             **figures,
+            "resident_row_bytes": resident,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
+
+
+def _table(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    return answers[0], answers[1]  # the engine fills what is missing with -1 and infinity
 
 
 def _length(keys: KeysIn) -> int:

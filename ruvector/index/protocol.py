@@ -4,17 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from ruvector.sparse import SparseVectors
+from ruvector.store import PageProof
 from ruvector.values import IndexOptions
+
+
+class CsrMatrix(Protocol):
+    """A sparse matrix by rows, as scipy has it: what of it is read."""
+
+    @property
+    def indptr(self) -> npt.NDArray[Any]:
+        """Return where each row begins."""
+        ...
+
+    @property
+    def indices(self) -> npt.NDArray[Any]:
+        """Return the column of each element."""
+        ...
+
+    @property
+    def data(self) -> npt.NDArray[Any]:
+        """Return the value of each element."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the numbers of rows and columns."""
+        ...
+
 
 Keys: TypeAlias = "npt.NDArray[np.int64] | list[str]"
 KeysIn: TypeAlias = "npt.ArrayLike | Sequence[str]"
+VectorsIn: TypeAlias = "npt.ArrayLike | SparseVectors | CsrMatrix"
+Vectors: TypeAlias = "npt.NDArray[Any] | SparseVectors"
 Sections: TypeAlias = "dict[str, npt.NDArray[Any]]"
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+Rows: TypeAlias = Any  # of an engine: uint8 [n, row bytes], or SparseVectors for sparse elements
 Answers: TypeAlias = "tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]"
 
 
@@ -39,7 +69,7 @@ class VectorIndex(Protocol):
         """Return the number of rows."""
         ...
 
-    def upsert(self, keys: KeysIn, vectors: npt.ArrayLike, *, defer: bool = False) -> int:
+    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
         """Insert or replace rows; returns how many changed. Twice equals once; of a repeated key the last counts.
 
         Deferred rows are found by comparing them all, until ``build`` links them.
@@ -63,14 +93,14 @@ class VectorIndex(Protocol):
         ...
 
     def search(
-        self, query: npt.ArrayLike, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+        self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
         """Return the nearest rows, ascending; fewer than k only when the index holds fewer."""
         ...
 
     def search_many(
         self,
-        queries: npt.ArrayLike,
+        queries: VectorsIn,
         k: int,
         *,
         ef: int | None = None,
@@ -80,11 +110,17 @@ class VectorIndex(Protocol):
         """Answer several queries; each as ``search`` does."""
         ...
 
+    def search_table(
+        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """Answer several queries as tables: keys [q, k] and distances [q, k]; -1 (None) and infinity where none is."""
+        ...
+
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
         ...
 
-    def vectors_of(self, keys: KeysIn) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def vectors_of(self, keys: KeysIn) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """Return the stored vectors [n, dims] and which of the keys were found (others are zero)."""
         ...
 
@@ -102,7 +138,11 @@ class VectorIndex(Protocol):
 
 
 class Engine(Protocol):
-    """Rows, int64 keys and a graph: ruvector._ext.graph.Graph or its numpy twin. It trusts what it is given."""
+    """Rows and int64 keys with a search over them; it trusts what it is given.
+
+    A graph (ruvector._ext.graph.Graph), lists (ruvector._ext.ivf.Lists), inverted lists of sparse rows
+    (ruvector._ext.inverted.Inverted), or the numpy twin of one of them.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -113,7 +153,7 @@ class Engine(Protocol):
         """Return how far the running build is; 1000 when none runs."""
         ...
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int) -> int:
+    def upsert(self, keys: npt.NDArray[np.int64], rows: Rows, *, loose: bool, threads: int) -> int:
         """Insert or replace rows; returns how many were not already there as they are."""
         ...
 
@@ -126,7 +166,7 @@ class Engine(Protocol):
         ...
 
     def repair(self, *, threads: int) -> None:
-        """Link around deleted nodes now."""
+        """Give back what deleted rows still hold."""
         ...
 
     def clear(self) -> None:
@@ -134,7 +174,7 @@ class Engine(Protocol):
         ...
 
     def search(
-        self, queries: Bytes, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+        self, queries: Rows, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
     ) -> Answers | None:
         """Answer queries: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
         ...
@@ -143,7 +183,7 @@ class Engine(Protocol):
         """Tell for each key whether it has a row."""
         ...
 
-    def rows_of(self, keys: npt.NDArray[np.int64]) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+    def rows_of(self, keys: npt.NDArray[np.int64]) -> tuple[Rows, npt.NDArray[np.bool_]]:
         """Return the rows of keys and which were found."""
         ...
 
@@ -161,4 +201,41 @@ class Engine(Protocol):
 
     def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong."""
+        ...
+
+
+@runtime_checkable
+class MappedEngine(Engine, Protocol):
+    """An engine that can work on sections in mapped files, and verify them while it answers."""
+
+    def restore(
+        self,
+        sections: Mapping[str, npt.NDArray[Any]],
+        *,
+        in_place: bool,
+        threads: int,
+        proofs: Mapping[str, PageProof] | None = None,
+    ) -> str | None:
+        """Become what ``dump`` returned; None, or what is wrong. Pages with proofs are verified as they are touched."""
+        ...
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether everything restored was verified."""
+        ...
+
+    def warm(self, *, rows: bool) -> int:
+        """Bring what lies in mapped files into memory; returns its bytes."""
+        ...
+
+    def evict(self) -> None:
+        """Give rows in mapped files back to the system, those that were written excepted."""
+        ...
+
+    def row_place(self) -> tuple[int, int]:
+        """Return address and bytes of rows in a mapped file, or (0, 0)."""
+        ...
+
+    def check_next(self) -> bool:
+        """Verify some more; False when nothing is left. Raises StoreDamaged."""
         ...

@@ -44,7 +44,9 @@ def dump(graph: ReferenceGraph) -> Sections:
             links[slot, : len(lists[0])] = lists[0]
         for links_above in lists[1:]:
             upper += links_above + [_EMPTY] * (graph.m - len(links_above))
-    head = [-1 if graph.entry is None else graph.entry, graph.top, graph.draws, graph.repairs, len(graph), 0, 0, 0]
+    lone = sum(1 for slot, lists in enumerate(graph.links) if lists and not lists[0] and slot != graph.entry)
+    entry = -1 if graph.entry is None else graph.entry
+    head = [entry, graph.top, graph.draws, graph.repairs, len(graph), 1 + (lone if graph.linked else 0), 0, 0]
     scales, fingerprints = _scales(rows, slots), np.zeros(slots, dtype=np.uint64)
     if graph.linked:
         fingerprints = _fingerprints(rows, slots)
@@ -173,4 +175,7 @@ def figures(graph: ReferenceGraph) -> dict[str, int]:
         "degree_thousandths": degrees * 1000 // len(nodes) if nodes else 0,
         "code_bytes": 0,
         "loose": 0,
+        "searches": 0,
+        "compared": 0,
+        "reranked": 0,
     }

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector.errors import InvalidParameter, ProtocolViolation, ensure
-from ruvector.limits import BITS_MAX, DIMS_MAX
+from ruvector.limits import BITS_MAX, DIMS_MAX, SPARSE_DIMS_MAX, SPARSE_ELEMENTS_MAX
+from ruvector.sparse import SparseVectors
 from ruvector.values import DecodedRows
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from ruvector.values import RowKeys
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\x00"
-ELEMENT_TYPES = {"f32": ">f4", "f16": ">f2", "bit": "u1"}
+ELEMENT_TYPES = {"f32": ">f4", "f16": ">f2", "bit": "u1", "sparse": ">f4"}
+DIMENSIONS = {"f32": DIMS_MAX, "f16": DIMS_MAX, "bit": BITS_MAX, "sparse": SPARSE_DIMS_MAX}
+SPARSE_HEADER = struct.Struct(">iii")  # dimensions, number of elements, and a word that is not used
 KEY_FORMATS = {2: ">h", 4: ">i", 8: ">q"}
 
 
@@ -29,14 +32,12 @@ def decode(buffer: Buffer, *, key_kind: str, element: str, dims: int) -> Decoded
     if key_kind not in ("int64", "text"):
         raise InvalidParameter(f'unknown kind of key "{key_kind}"', hint="Use int64 or text.")
     if element not in ELEMENT_TYPES:
-        raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16 or bit.")
-    if not 1 <= dims <= (BITS_MAX if element == "bit" else DIMS_MAX):
+        raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16, bit or sparse.")
+    if not 1 <= dims <= DIMENSIONS[element]:
         raise InvalidParameter(f"{dims} dimensions are outside the supported range")
     walk = _Walk(bytes(_bytes_of(buffer)), has_text_keys=key_kind == "text", element=element, dims=dims)
     walk.run()
-    width = (dims + 7) // 8 if element == "bit" else dims
-    dtype = np.dtype(ELEMENT_TYPES[element])
-    vectors = np.frombuffer(b"".join(walk.payloads), dtype).reshape(-1, width).astype(dtype.newbyteorder("="))
+    vectors = _sparse_rows(walk.payloads, dims) if element == "sparse" else _dense_rows(walk.payloads, element, dims)
 
     def finished(keys: list[Any]) -> RowKeys:
         return keys if walk.has_text_keys else np.array(keys, np.int64)
@@ -48,6 +49,21 @@ def decode(buffer: Buffer, *, key_kind: str, element: str, dims: int) -> Decoded
         wrong_keys=finished(walk.wrong_keys),
         last_key=None if walk.last_key is None else str(walk.last_key),
     )
+
+
+def _dense_rows(payloads: list[bytes], element: str, dims: int) -> NDArray[Any]:
+    width = (dims + 7) // 8 if element == "bit" else dims
+    dtype = np.dtype(ELEMENT_TYPES[element])
+    bodies = b"".join(payload[4:] for payload in payloads)
+    return np.frombuffer(bodies, dtype).reshape(-1, width).astype(dtype.newbyteorder("="))
+
+
+def _sparse_rows(payloads: list[bytes], dims: int) -> SparseVectors:
+    counts = [(len(payload) - SPARSE_HEADER.size) // 8 for payload in payloads]
+    middles = [SPARSE_HEADER.size + 4 * count for count in counts]
+    indices = b"".join(payload[SPARSE_HEADER.size : at] for payload, at in zip(payloads, middles, strict=True))
+    values = b"".join(payload[at:] for payload, at in zip(payloads, middles, strict=True))
+    return SparseVectors(np.cumsum([0, *counts]), np.frombuffer(indices, ">i4"), np.frombuffer(values, ">f4"), dims)
 
 
 def decode_vector(payload: Buffer) -> NDArray[np.float32]:
@@ -80,6 +96,8 @@ def _violation(problem: str, offset: int) -> ProtocolViolation:
 
 def _checked_dims(body: bytes, element: str, offset: int) -> int:
     """Return the dimensions a vector field states, after comparing them with its length."""
+    if element == "sparse":
+        return _checked_sparse(body, offset)
     if len(body) < 4:
         raise _violation("a vector's length does not fit its dimensions", offset)
     if element == "bit":
@@ -96,6 +114,22 @@ def _checked_dims(body: bytes, element: str, offset: int) -> int:
         raise _violation("a vector's length does not fit its dimensions", offset)
     if element == "bit" and dims % 8 and body[-1] & (0xFF >> (dims % 8)):
         raise _violation("bits are set behind the end of a bit string", offset)
+    return int(dims)
+
+
+def _checked_sparse(body: bytes, offset: int) -> int:
+    if len(body) < SPARSE_HEADER.size:
+        raise _violation("a vector's length does not fit its dimensions", offset)
+    dims, count, unused = SPARSE_HEADER.unpack_from(body)
+    if dims < 0 or not 0 <= count <= SPARSE_ELEMENTS_MAX or unused:
+        raise _violation("a vector has an impossible header", offset)
+    if len(body) - SPARSE_HEADER.size != 8 * count:
+        raise _violation("a vector's length does not fit its dimensions", offset)
+    indices = np.frombuffer(body, ">i4", count, SPARSE_HEADER.size).astype(np.int64)
+    if (np.diff(indices, prepend=-1) <= 0).any() or indices.max(initial=-1) >= dims:
+        raise _violation("the indices of a sparse vector do not ascend within its dimensions", offset)
+    if not np.isfinite(np.frombuffer(body, ">f4", count, SPARSE_HEADER.size + 4 * count)).all():
+        raise _violation("a sparse vector holds NaN or infinity", offset)
     return int(dims)
 
 
@@ -172,5 +206,5 @@ class _Walk:
             self.wrong_keys.append(key)
         else:
             self.keys.append(key)
-            self.payloads.append(vector[4:])
+            self.payloads.append(vector)
         return True

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ruvector import kernels, limits
+from ruvector import limits
 from ruvector.capture.reader import ChangeBatch, TableReader
 from ruvector.errors import ensure
+from ruvector.index import usable_rows
 from ruvector.mirror.state import Mirror
 from ruvector.values import DecodedRows, KeyKind, Metric
 
@@ -55,7 +56,7 @@ def write_rows(
     keys, vectors = rows.keys, rows.vectors
     zero: list[str] = []
     if options.metric is Metric.COSINE and len(keys):
-        usable = kernels.norms(vectors) > 0
+        usable = usable_rows(vectors, metric=options.metric)
         if not usable.all():
             zero = key_texts(select(keys, ~usable))
             keys, vectors = select(keys, usable), vectors[usable]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector.errors import NotLive
-from ruvector.index import VectorIndex
+from ruvector.index import VectorIndex, Vectors
 from ruvector.mirror.recent import RecentChanges
 from ruvector.snapshot import Snapshot
 from ruvector.values import Collection
@@ -126,7 +126,7 @@ class Mirror:
 
     def candidates(
         self,
-        query: NDArray[np.float32] | NDArray[np.uint8],
+        query: Vectors,
         wanted: int,
         *,
         ef: int | None,
@@ -152,7 +152,7 @@ class Mirror:
 
     def plain_search(
         self,
-        query: NDArray[np.float32] | NDArray[np.uint8],
+        query: Vectors,
         k: int,
         *,
         ef: int | None,

@@ -12,6 +12,7 @@ import numpy as np
 from ruvector import limits
 from ruvector.capture.reader import TableReader
 from ruvector.errors import Cancelled, RuvectorError
+from ruvector.index import rows_differ
 from ruvector.mirror.apply import apply_batch, index_keys, key_texts, select, write_rows
 from ruvector.mirror.state import Mirror
 from ruvector.values import DecodedRows
@@ -153,7 +154,7 @@ def _compare(mirror: Mirror, rows: DecodedRows, findings: Findings, *, repair: b
     findings.checked += len(keys)
     texts = key_texts(keys)
     stored, held = mirror.index.vectors_of(keys)
-    differs = ~held | (stored != vectors).any(axis=1)
+    differs = ~held | rows_differ(stored, vectors)
     findings.missing += [key for key, is_held in zip(texts, held, strict=True) if not is_held]
     findings.stale += [key for key, is_held, wrong in zip(texts, held, differs, strict=True) if is_held and wrong]
     if repair and differs.any():

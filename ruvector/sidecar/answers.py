@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ruvector import limits
 from ruvector.bridge.backend import SEARCH_COLUMNS, CancelFlag, RowSet
@@ -21,9 +21,11 @@ from ruvector.errors import (
     NotLive,
     PermissionDenied,
 )
+from ruvector.index import Vectors
 from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
+from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType
 
 _MAC_HEX = 64
@@ -77,7 +79,7 @@ def answer_search(
         cancel.check()
     except (NotLive, Cancelled) as refusal:
         return RowSet(SEARCH_COLUMNS, [("f", refusal.message, None)])
-    except (KeyError, ValueError, TypeError) as problem:
+    except (KeyError, ValueError, TypeError, struct.error) as problem:
         raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
     distances = found.distances.tolist()
     report = {
@@ -105,8 +107,8 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def decode_query(text: str, mirror: Mirror) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Return the query from the hex form of PostgreSQL's vector_send or bit_send."""
+def decode_query(text: str, mirror: Mirror) -> Vectors:
+    """Return the query from the hex form of PostgreSQL's vector_send, bit_send or sparsevec_send."""
     options = mirror.collection.options
     payload = bytes.fromhex(text)
     if options.element is ElementType.BIT:
@@ -114,6 +116,14 @@ def decode_query(text: str, mirror: Mirror) -> NDArray[np.float32] | NDArray[np.
         if bits != options.dims or len(packed) != (bits + 7) // 8:
             raise DimensionMismatch(expected=options.dims, got=bits)
         return packed
+    if options.element is ElementType.SPARSE:
+        dims, count, _ = struct.unpack_from(">iii", payload)
+        if dims != options.dims:
+            raise DimensionMismatch(expected=options.dims, got=dims)
+        indices = np.frombuffer(payload, dtype=">i4", offset=12, count=count)
+        return SparseVectors(
+            np.array([0, count]), indices, np.frombuffer(payload, dtype=">f4", offset=12 + 4 * count), dims
+        )
     query = np.frombuffer(payload, dtype=">f4", offset=4).astype(np.float32)
     if len(query) != options.dims:
         raise DimensionMismatch(expected=options.dims, got=len(query))

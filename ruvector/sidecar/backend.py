@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,16 @@ from ruvector.bridge.backend import SEARCH_COLUMNS, Access, CancelFlag, Column, 
 from ruvector.bridge.scram import ScramVerifier
 from ruvector.clock import Clock
 from ruvector.errors import DimensionMismatch, InvalidParameter
+from ruvector.index import Vectors
 from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker
 from ruvector.sidecar.answers import Secrets, answer_search
 from ruvector.snapshot import Snapshot
+from ruvector.sparse import SparseVectors
 from ruvector.surface import registry
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
-from ruvector.values import Hit, Metric
+from ruvector.values import ElementType, Hit, Metric
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -89,6 +91,10 @@ class ProductContext:
         mirror = self._workers.by_name(collection).mirror
         if mirror.collection.options.metric.is_binary:
             raise InvalidParameter(f'collection "{collection}" holds bit vectors', hint="Use ruvector_search_bits.")
+        if mirror.collection.options.element is ElementType.SPARSE:
+            raise InvalidParameter(
+                f'collection "{collection}" holds sparse vectors', hint="Use ruvector_search_sparse."
+            )
         return self._hits(mirror, query, k=k, ef=ef)
 
     def search_bits(
@@ -101,6 +107,13 @@ class ProductContext:
         if bits != mirror.collection.options.dims:
             raise DimensionMismatch(expected=mirror.collection.options.dims, got=bits)
         return self._hits(mirror, packed, k=k, ef=ef)
+
+    def search_sparse(self, collection: str, query: SparseVectors, *, k: int, ef: int | None) -> Sequence[Hit]:
+        """Return the k nearest rows of an index of sparse vectors."""
+        mirror = self._workers.by_name(collection).mirror
+        if mirror.collection.options.element is not ElementType.SPARSE:
+            raise InvalidParameter(f'collection "{collection}" holds no sparse vectors', hint="Use ruvector_search.")
+        return self._hits(mirror, query, k=k, ef=ef)
 
     def search_batch(
         self, collection: str, queries: Sequence[NDArray[np.float32]], *, k: int
@@ -126,7 +139,7 @@ class ProductContext:
             sample=sample, full=full, repair=repair, seconds=limits.REQUEST_SECONDS_MAX - 5
         )
 
-    def _hits(self, mirror: Mirror, query: NDArray[Any], *, k: int, ef: int | None) -> list[Hit]:
+    def _hits(self, mirror: Mirror, query: Vectors, *, k: int, ef: int | None) -> list[Hit]:
         flag = None if self._cancel is None else self._cancel.array
         keys, distances = mirror.plain_search(query, k, ef=ef, cancel=flag)
         metric = mirror.collection.options.metric

@@ -5,7 +5,7 @@ Takes: named numpy arrays and a few facts about them.  Gives: the same arrays, o
 
 from ruvector.store.generations import GenerationStore
 from ruvector.store.layout import GenerationInfo
-from ruvector.store.reader import Generation, open_generation
+from ruvector.store.reader import Generation, PageProof, open_generation
 from ruvector.store.writer import write_generation
 
-__all__ = ["Generation", "GenerationInfo", "GenerationStore", "open_generation", "write_generation"]
+__all__ = ["Generation", "GenerationInfo", "GenerationStore", "PageProof", "open_generation", "write_generation"]

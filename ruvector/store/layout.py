@@ -1,7 +1,7 @@
 """The bytes of a generation: file heads, page checksums and the manifest; nothing here touches a file.
 
 A generation is a folder. Each section is one file: a head of 4 KiB and the array in C order and native byte order. The
-file ``checksums`` holds the CRC-32 of every 64 KiB page of every section, heads included; ``manifest.json`` lists the
+file ``checksums`` holds the CRC-32 of every 4 KiB page of every section, heads included; ``manifest.json`` lists the
 sections and holds the checksum of that file and of itself. The format can express numbers only, never code.
 """
 
@@ -13,7 +13,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ from ruvector.errors import InvalidParameter, LimitExceeded, StoreDamaged, Store
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
-FORMAT = 1
+FORMAT = 2  # 2: pages of 4 KiB instead of 64
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_FILE = "checksums"
 PARTIAL = ".partial"
@@ -156,24 +156,9 @@ def check_head(head: bytes, section: Section, *, generation_id: str) -> None:
         raise StoreDamaged(f'the head of "{section.file}" contradicts the manifest')
 
 
-def pages_of(head: bytes, data: memoryview) -> Iterator[tuple[bytes | memoryview, int]]:
-    """Give the bytes of a section's file in order, in parts that end at page borders, with each page's checksum so far.
-
-    The first page comes in two parts, head and data; the checksum of its second part covers both.
-    """
-    first = limits.PAGE_BYTES - len(head)
-    checksum = zlib.crc32(head)
-    yield head, checksum
-    if len(data):
-        yield data[:first], zlib.crc32(data[:first], checksum)
-    for start in range(first, len(data), limits.PAGE_BYTES):
-        page = data[start : start + limits.PAGE_BYTES]
-        yield page, zlib.crc32(page)
-
-
-def encode_checksums(checksums: Sequence[int]) -> bytes:
+def encode_checksums(checksums: npt.NDArray[np.uint32]) -> bytes:
     """Return page checksums as they stand in the file: 4 bytes each, little endian."""
-    return np.asarray(checksums, dtype="<u4").tobytes()
+    return checksums.astype("<u4", copy=False).tobytes()
 
 
 def decode_checksums(data: bytes) -> npt.NDArray[np.uint32]:

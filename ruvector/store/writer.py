@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ruvector import limits
 from ruvector.clock import random_token
 from ruvector.errors import LimitExceeded, StoreError, ensure
+from ruvector.kernels.copyformat import page_crcs
 from ruvector.store import layout
 
 # A file system that cannot allocate ahead says so with one of these; it then reports a full disk at the write.
@@ -101,22 +102,19 @@ def _write_section(path: Path, array: npt.NDArray[Any], section: layout.Section,
     native = np.ascontiguousarray(array, dtype=section.dtype)
     data = native.reshape(-1).view(np.uint8).data if native.size else memoryview(b"")
     head = layout.encode_head(section, generation_id=generation_id)
-    checksums: list[int] = []
+    checksums = [page_crcs(head, limits.PAGE_BYTES)]
     descriptor = _create(path, section.file_bytes)
     try:
-        offset = 0
-        for part, checksum in layout.pages_of(head, data):
-            _write_all(descriptor, part, offset)
-            if offset % limits.PAGE_BYTES == 0:
-                checksums.append(checksum)
-            else:
-                checksums[-1] = checksum
-            offset += len(part)
-        ensure(offset == section.file_bytes and len(checksums) == section.pages, "a section was written short")
+        _write_all(descriptor, head, 0)
+        for start in range(0, len(data), limits.STORE_BLOCK_BYTES):
+            block = data[start : start + limits.STORE_BLOCK_BYTES]
+            checksums.append(page_crcs(block, limits.PAGE_BYTES))
+            _write_all(descriptor, block, len(head) + start)
+        ensure(sum(map(len, checksums)) == section.pages, "a section was written short")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return layout.encode_checksums(checksums)
+    return layout.encode_checksums(np.concatenate(checksums))
 
 
 def _write_file(path: Path, data: bytes) -> None:

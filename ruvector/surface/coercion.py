@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ruvector import limits
 from ruvector.errors import DimensionMismatch, InvalidParameter, InvalidVector
+from ruvector.sparse import SparseVectors
 
 _TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})  # PostgreSQL's own spellings
 _FALSE = frozenset({"f", "false", "n", "no", "off", "0"})
@@ -109,6 +110,15 @@ def read_vectors(value: object) -> list[NDArray[np.float32]]:
         if len(vector) != len(vectors[0]):
             raise DimensionMismatch(expected=len(vectors[0]), got=len(vector))
     return vectors
+
+
+def read_sparse(value: object) -> SparseVectors:
+    """Return one sparse vector from pgvector's text form; a SparseVectors of one row passes."""
+    if isinstance(value, str):
+        return SparseVectors.from_texts([value])
+    if isinstance(value, SparseVectors) and len(value) == 1:
+        return value
+    raise _wrong("sparsevec", value)
 
 
 def read_bits(value: object) -> BitString:

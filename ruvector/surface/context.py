@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ruvector.sparse import SparseVectors
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
 from ruvector.values import Hit
 
@@ -47,6 +48,10 @@ class Context(Protocol):
         self, collection: str, packed: NDArray[np.uint8], *, bits: int, k: int, ef: int | None
     ) -> Sequence[Hit]:
         """Return the k nearest rows of an index of bit strings; ``packed`` holds ``bits`` bits, first bit highest."""
+        ...
+
+    def search_sparse(self, collection: str, query: SparseVectors, *, k: int, ef: int | None) -> Sequence[Hit]:
+        """Return the k nearest rows of an index of sparse vectors; ``query`` is one row."""
         ...
 
     def search_batch(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ruvector.sparse import SparseVectors
 from ruvector.surface import coercion
 
 _Row = TypeVar("_Row")
@@ -53,6 +54,7 @@ TextArray = Annotated[list[str | None], SqlType("text[]", 1009, coercion.list_re
 RealArray = Annotated[NDArray[np.float32], SqlType("real[]", 1021, coercion.read_reals)]
 Vector = Annotated[NDArray[np.float32], SqlType("@vector@.vector", _TEXT_OID, coercion.read_vector)]
 VectorArray = Annotated[list[NDArray[np.float32]], SqlType("@vector@.vector[]", _TEXT_OID, coercion.read_vectors)]
+Sparse = Annotated[SparseVectors, SqlType("@vector@.sparsevec", _TEXT_OID, coercion.read_sparse)]
 Bits = Annotated[coercion.BitString, SqlType("bit", _TEXT_OID, coercion.read_bits)]
 
 # The result of a set-returning function: Rows[SomeFrozenDataclass] becomes RETURNS TABLE (its fields).

@@ -3,8 +3,9 @@ declare
   c constant ruvector.collection := ruvector.collection_of(collection);
   report jsonb;
 begin
-  if c.vector_type = 'bit' then
-    raise exception 'collection "%" holds bit vectors', collection using errcode = '22023',
+  if c.vector_type in ('bit', 'sparsevec') then
+    raise exception 'collection "%" holds % vectors', collection, case c.vector_type when 'bit' then 'bit' else 'sparse' end
+      using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
   execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)

@@ -10,6 +10,10 @@ begin
     raise exception 'collection "%" holds bit vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_bits(collection, query bit, k).';
   end if;
+  if c.vector_type = 'sparsevec' then
+    raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
+      hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
+  end if;
   return query execute format(
     'select s.id, s.distance::real, ruvector.score(%L, s.distance),
             case s.engine when ''ruvector'' then ''hot'' else s.engine end, true

@@ -4,7 +4,7 @@ declare
 begin
   if c.vector_type <> 'bit' then
     raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
-      hint = 'Search it with ruvector_search(collection, query vector, k).';
+      hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_sparse for sparsevec.';
   end if;
   return query execute format(
     'select s.id, s.distance::real, ruvector.score(%L, s.distance),

@@ -50,6 +50,12 @@ SELECT s.id, s.distance::float8, s.score::float8, s.tier, s.is_exact
 FROM {api}.ruvector_search_bits(%(collection)s, %(query)s, k => %(k)s::int, ef_search => %(ef)s::int,
   filter => %(filter)s::jsonb, exactness => %(exactness)s) s;
 
+-- name: search_sparse
+-- The nearest rows of a collection of sparse vectors.
+SELECT s.id, s.distance::float8, s.score::float8, s.tier, s.is_exact
+FROM {api}.ruvector_search_sparse(%(collection)s, %(query)s, k => %(k)s::int, filter => %(filter)s::jsonb,
+  exactness => %(exactness)s) s;
+
 -- name: search_batch
 -- The nearest rows of many queries.
 SELECT s.query_idx, s.id, s.distance::float8, ruvector.score(c.metric, s.distance)::float8 AS score

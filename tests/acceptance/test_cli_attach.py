@@ -110,7 +110,12 @@ def test_unreadable_column_is_refused(rv, name):
     ("ddl", "column", "message", "hint"),
     [
         ("CREATE TABLE t (e vector(3))", "public.t.e", "has no primary key", "ADD COLUMN id bigint"),
-        ("CREATE TABLE t (id int PRIMARY KEY, e real[])", "public.t.e", "not vector, halfvec or bit", "ALTER COLUMN"),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY, e real[])",
+            "public.t.e",
+            "not vector, halfvec, sparsevec or bit",
+            "ALTER COLUMN",
+        ),
         (
             "CREATE TABLE t (id int PRIMARY KEY, e vector)",
             "public.t.e",

@@ -4,6 +4,7 @@ import numpy as np
 import psycopg
 import pytest
 
+from ruvector import SparseVectors
 from ruvector.kernels.copyformat import decode, decode_vector
 
 ROWS = 700
@@ -59,6 +60,17 @@ def test_missing_and_wrong_vectors(connection):
     assert decoded.wrong_keys.tolist() == keys[keys % 3 == 1].tolist()
     assert decoded.keys.tolist() == keys[keys % 3 == 2].tolist()
     np.testing.assert_array_equal(decoded.vectors, vectors[keys % 3 == 2].astype(np.float32))
+
+
+def test_sparse_vectors(connection):
+    connection, _ = connection
+    texts = SparseVectors.from_texts(["{1:0.5,7:-2,19:3e30}/19", "{}/19", "{2:1e-40}/19"]).texts()
+    connection.execute("CREATE TABLE words (id int, words sparsevec)")
+    connection.cursor().executemany("INSERT INTO words VALUES (%s, %s)", list(enumerate([*texts, None, "{3:1}/20"])))
+    with connection.cursor().copy("COPY (SELECT * FROM words ORDER BY id) TO STDOUT (FORMAT BINARY)") as copy:
+        decoded = decode(b"".join(bytes(part) for part in copy), key_kind="int64", element="sparse", dims=19)
+    assert decoded.vectors.texts() == texts
+    assert (decoded.keys.tolist(), decoded.missing_keys.tolist(), decoded.wrong_keys.tolist()) == ([0, 1, 2], [3], [4])
 
 
 def test_one_vector_from_vector_send(connection):

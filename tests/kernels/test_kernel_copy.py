@@ -35,6 +35,11 @@ def bits(text):
     return struct.pack(">i", len(text)) + int(padded or "0", 2).to_bytes(len(padded) // 8, "big")
 
 
+def sparse(dims, indices, values, *, unused=0):
+    head = struct.pack(">iii", dims, len(indices), unused)
+    return head + np.asarray(indices, dtype=">i4").tobytes() + np.asarray(values, dtype=">f4").tobytes()
+
+
 def int8(value):
     return struct.pack(">q", value)
 
@@ -69,6 +74,63 @@ def test_halves_and_bits_are_decoded():
     decoded = decode(data, key_kind="int64", element="bit", dims=11)
     assert decoded.vectors.dtype == np.uint8
     assert decoded.vectors.tolist() == [[0b10110000, 0b11100000], [0, 0b00100000]]
+
+
+def test_sparse_rows_are_decoded():
+    rows = [
+        row(int8(1), sparse(1_000_000_000, [0, 999_999_999], [0.5, -2])),
+        row(int8(2), sparse(1_000_000_000, [], [])),
+        row(int8(3), sparse(9, [0], [1])),
+        row(int8(4), None),
+        row(int8(5), sparse(1_000_000_000, [7], [3e38])),
+    ]
+    decoded = decode(HEADER + b"".join(rows) + END, key_kind="int64", element="sparse", dims=1_000_000_000)
+    assert decoded.keys.tolist() == [1, 2, 5]
+    assert (decoded.wrong_keys.tolist(), decoded.missing_keys.tolist(), decoded.row_count) == ([3], [4], 5)
+    assert decoded.vectors.indptr.tolist() == [0, 2, 2, 3]
+    assert decoded.vectors.indices.tolist() == [0, 999_999_999, 7]
+    assert decoded.vectors.values.tolist() == np.float32([0.5, -2, 3e38]).tolist()
+    assert decoded.vectors.dims == 1_000_000_000
+    none = decode(HEADER + END, key_kind="text", element="sparse", dims=4)
+    assert (len(none.vectors), none.vectors.dims) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "length does not fit"),
+        (sparse(5, [0], [1])[:11], "length does not fit"),
+        (sparse(5, [0], [1])[:-4], "length does not fit"),
+        (sparse(5, [0], [1]) + bytes(8), "length does not fit"),
+        (sparse(-5, [0], [1]), "impossible header"),
+        (sparse(5, [0], [1], unused=1), "impossible header"),
+        (struct.pack(">iii", 5, -1, 0), "impossible header"),
+        (struct.pack(">iii", 20_000, 16_001, 0) + bytes(8 * 16_001), "impossible header"),
+        (struct.pack(">iii", 5, 2**31 - 1, 0), "impossible header"),
+        (sparse(5, [5], [1]), "do not ascend within"),
+        (sparse(5, [-1], [1]), "do not ascend within"),
+        (sparse(5, [2, 1], [1, 1]), "do not ascend within"),
+        (sparse(5, [2, 2], [1, 1]), "do not ascend within"),
+        (sparse(9, [5, 6], [1, np.nan]), "NaN or infinity"),
+        (sparse(9, [5], [-np.inf]), "NaN or infinity"),
+    ],
+    ids=range(15),
+)
+def test_impossible_sparse_vectors_are_refused(body, message):
+    data = HEADER + row(int8(1), sparse(5, [1], [1])) + row(int8(2), body) + END
+    with pytest.raises(ProtocolViolation, match=message):
+        decode(data, key_kind="int64", element="sparse", dims=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 4), st.integers(0, 6))
+def test_any_sparse_bytes_are_decoded_or_refused(garbage, count, dims):
+    for body in (garbage, struct.pack(">iii", dims, count, 0) + garbage[: 8 * count]):
+        try:
+            decoded = decode(HEADER + row(int8(1), body) + END, key_kind="int64", element="sparse", dims=5)
+        except ProtocolViolation:
+            continue
+        assert decoded.row_count == 1
 
 
 def test_missing_and_wrong_vectors_are_set_apart_in_order():
@@ -256,13 +318,14 @@ def test_malformed_vectors_are_refused(payload):
         decode_vector(payload)
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
-def test_page_checksums_are_crc32(size):
+@pytest.mark.parametrize("page", [1, 15, 64, 100, 4096])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000, 9001])
+def test_page_checksums_are_crc32(size, page):
     data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    sums = page_crcs(data, 64)
+    sums = page_crcs(data, page)
     assert sums.dtype == np.uint32
-    assert sums.tolist() == [zlib.crc32(data[start : start + 64].tobytes()) for start in range(0, size, 64)]
-    assert page_crcs(data.tobytes(), 64).tolist() == sums.tolist()
+    assert sums.tolist() == [zlib.crc32(data[start : start + page].tobytes()) for start in range(0, size, page)]
+    assert page_crcs(data.tobytes(), page).tolist() == sums.tolist()
 
 
 def test_page_checksums_accept_arrays_of_any_shape():

@@ -10,7 +10,9 @@ from tidy import source_tree
 LAYERS = (
     ("errors",),
     ("resources",),
-    ("limits", "values", "clock", "snapshot"),
+    ("limits", "clock", "snapshot"),
+    ("sparse",),
+    ("values",),
     ("config", "_ext"),
     ("kernels", "db", "surface", "embedded"),
     ("capture", "store"),

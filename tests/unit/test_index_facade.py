@@ -89,7 +89,7 @@ def test_damaged_index_is_refused(tmp_path):
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
         with pytest.raises((StoreDamaged, StoreFormat)):
-            Index.open(tmp_path / "saved")
+            Index.open(tmp_path / "saved", verify="full")
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
     assert len(Index.open(tmp_path / "saved")) == 100

@@ -66,12 +66,11 @@ def test_any_numeric_array_comes_back(tmp_path_factory, array, fortran):
         np.testing.assert_array_equal(found, array)
 
 
-FIRST_PAGE = limits.PAGE_BYTES - limits.STORE_HEADER_BYTES
 FIRST_BLOCK = limits.STORE_BLOCK_BYTES - limits.STORE_HEADER_BYTES
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1])
-@pytest.mark.parametrize("border", [FIRST_PAGE, FIRST_BLOCK, 3 * limits.STORE_BLOCK_BYTES])
+@pytest.mark.parametrize("border", [limits.PAGE_BYTES, FIRST_BLOCK, 3 * limits.STORE_BLOCK_BYTES])
 def test_sizes_around_page_and_block_borders(tmp_path, border, step):
     size = border + step
     array = np.random.default_rng(size).integers(0, 255, size, dtype=np.uint8)

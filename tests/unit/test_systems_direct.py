@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ruvector import limits, systems
-from ruvector.errors import InvalidParameter, InvalidVector, PermissionDenied, UnsupportedStatement
+from ruvector.errors import InvalidParameter, InvalidVector, PermissionDenied, UnsupportedStatement, UserError
 from ruvector.surface import registry
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
 from ruvector.values import Hit
@@ -45,6 +45,10 @@ class FixedContext:
         self.asked = (collection, packed.tolist(), bits, k, ef)
         return [Hit("7", 1.0, 0.5, "hot", is_exact=True)]
 
+    def search_sparse(self, collection, query, *, k, ef):
+        self.asked = (collection, query.texts(), k, ef)
+        return [Hit("7", 1.0, 0.5, "hot", is_exact=True)]
+
     def search_batch(self, collection, queries, *, k):
         return [[Hit(str(place), float(k), 0.0, "hot", is_exact=True)] for place, _ in enumerate(queries)]
 
@@ -76,6 +80,15 @@ def test_search_bits_passes_its_arguments_on():
     rows, asked = call("ruvector_search_bits", "items", "101", 3)
     assert rows == [("7", 1.0, 0.5, "hot", True)]
     assert asked == ("items", [0b10100000], 3, 3, None)
+
+
+def test_search_sparse_passes_its_arguments_on():
+    rows, asked = call("ruvector_search_sparse", "items", "{1:1, 3:0.5}/9", 3)
+    assert rows == [("7", 1.0, 0.5, "hot", True)]
+    assert asked == ("items", ["{1:1.0,3:0.5}/9"], 3, None)
+    for wrong in ("[1,2]", "{0:1}/9", 7):
+        with pytest.raises(UserError):
+            call("ruvector_search_sparse", "items", wrong)
 
 
 def test_batch_numbers_its_queries_from_zero():

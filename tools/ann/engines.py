@@ -131,10 +131,15 @@ def _load(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _build_ruvector(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
+def _build_ruvector(rows: Floats, plan: Plan, watch: Stopwatch, *, kind: str = "hnsw") -> Built:
     ruvector = _load("ruvector")
     index = ruvector.Index(
-        dims=rows.shape[1], metric=plan.metric, m=plan.m, ef_construction=plan.ef_construction, threads=plan.threads
+        dims=rows.shape[1],
+        metric=plan.metric,
+        kind=kind,
+        m=plan.m,
+        ef_construction=plan.ef_construction,
+        threads=plan.threads,
     )
     with watch.running():
         index.add(np.arange(len(rows)), rows)
@@ -146,6 +151,10 @@ def _build_ruvector(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
         size_bytes=index.stats().get("bytes"),
         about=str(_load("ruvector.kernels").simd_info()),
     )
+
+
+def _build_ruvector_lists(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
+    return _build_ruvector(rows, plan, watch, kind="ivf")
 
 
 def _build_hnswlib(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
@@ -324,6 +333,7 @@ _LISTS = (
 # An engine that answers through SQL (ruvector-sql) is one more line here and one more function in servers.py.
 ENGINES = {
     "ruvector": Engine(_build_ruvector, "ruvector", "ruvector", "ruvector.Index"),
+    "ruvector-ivf": Engine(_build_ruvector_lists, "ruvector", "ruvector", 'ruvector.Index, kind="ivf"'),
     "hnswlib": Engine(_build_hnswlib, "hnswlib", "hnswlib", "float32"),
     "faiss-hnsw": Engine(_build_faiss_flat, "faiss", "faiss-cpu", "IndexHNSWFlat, float32"),
     "faiss-hnsw-sq8": Engine(_build_faiss_sq8, "faiss", "faiss-cpu", "IndexHNSWSQ, 8-bit codes without reranking"),

@@ -207,6 +207,8 @@ struct Scratch {
     std::vector<Edge> hidden;       // those it does not
     std::vector<uint32_t> dead;     // deleted nodes on the way of a repair
     std::vector<Edge> nearest;      // the exact answer while candidates are looked at
+    size_t compared = 0;            // nodes whose codes or rows were compared in this search
+    size_t reranked = 0;            // of them those whose rows were read to rank them again
     std::vector<float> probe;       // a widened f16 row
     std::vector<float> candidate;   // another one
 };

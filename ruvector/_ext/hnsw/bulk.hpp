@@ -15,9 +15,10 @@ namespace ruvector {
 constexpr size_t LEAF_ROWS = 512;
 constexpr size_t LEADERS_MAX = 1000;
 constexpr size_t LEAF_NEAREST = 12;      // candidates a node takes from one leaf
-constexpr size_t CANDIDATES_MAX = 64;    // kept per node
+constexpr size_t CANDIDATES_MAX = 96;    // kept per node
 constexpr size_t INCOMING_MAX = 96;      // links back that are considered
-constexpr size_t REFINE_WIDTH = 48;      // beam of the second pass
+constexpr size_t REFINE_SHARE = 3;       // the beam of the second pass is this part of ef_construction ...
+constexpr size_t REFINE_WIDTH_MIN = 32;  // ... and at least so wide
 constexpr size_t SPLIT_DEPTH_MAX = 8;
 constexpr float BYTE_LIMIT = 63.0f;
 
@@ -468,7 +469,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         Probe probe = space_.probe(rows_.at(slot), scales_[slot], own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
-        pool.begin(REFINE_WIDTH);
+        pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / REFINE_SHARE));
         own.visited.begin(slots_);
         own.visited.mark(slot);
         const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;

@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "hnsw/beam.hpp"
+#include "hnsw/guard.hpp"
 #include "hnsw/lock.hpp"
 #include "hnsw/slots.hpp"
 #include "hnsw/space.hpp"
@@ -65,7 +66,7 @@ constexpr size_t CODE_ROWS_MIN = 1024;  // rows from which on there are codes; f
 constexpr size_t BLOCK_ROWS = 256;      // rows linked at once; they see each other by comparing all pairs
 constexpr size_t BULK_ROWS_MIN = 4096;   // rows from which on linking all at once is worth its preparation
 constexpr size_t EXACT_EDGES = 3;        // candidates compared exactly for every link there is room for
-constexpr float PRUNE_ALPHA = 1.2f;      // of squared distances: how much nearer one link must be to hide another
+constexpr float PRUNE_ALPHA = 1.1f;      // of squared distances: how much nearer one link must be to hide another
 constexpr size_t REPAIR_SLOTS = 4096;   // nodes mended between two locks
 constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is worth its pass over the graph
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
@@ -74,7 +75,9 @@ constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neigh
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
 constexpr size_t SCRATCH_KEPT = 16;     // scratch spaces kept for the next searches
+constexpr size_t READ_PAGES = 256;      // pages read at once while they are verified
 constexpr uint32_t LEVEL_MAX = 31;
+constexpr const char* WRONG_LINK = "holds a link that leads to no node of its level";
 constexpr uint32_t SLOTS_MAX = 1u << 31;
 
 class Graph {
@@ -94,7 +97,8 @@ class Graph {
     void clear();
 
     // Readers.
-    // One answer of up to k rows; -1 when `cancel` became true. Fewer than k only when there are no more rows.
+    // One answer of up to k rows; -1 when `cancel` became true, DAMAGED when a page it needs is. Fewer than k only when
+    // there are no more rows.
     int64_t search(const char* query, size_t k, size_t ef, size_t scan_rows, const volatile uint8_t* cancel,
                    int64_t* keys, float* distances);
     int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, unsigned threads,
@@ -119,10 +123,18 @@ class Graph {
     void dump(const Arrays& arrays) const;
     // Null when all is well, else what is wrong with the sections; the graph is empty then. `in_place` uses the memory
     // of rows, links and codes, which must outlive the graph. Without codes they are made again.
-    const char* restore(const Arrays& arrays, bool in_place, unsigned threads);
+    // With `proofs`, in the order of Guard::Part, what they vouch for is not looked at yet: searches verify what they
+    // touch until `check_next` has verified the rest; nothing may be written before `is_watched` is false.
+    const char* restore(const Arrays& arrays, bool in_place, unsigned threads, const Proof* proofs);
+    // Verify the next pages, in the end all links; false when there is no more to do. One thread at a time.
+    bool check_next(size_t pages);
+    bool is_watched();
+    void evict();  // let the system have the memory of mapped rows; they are read again when they are needed
+    Guard::Finding finding();
 
-    static constexpr size_t FIGURES = 14;
+    static constexpr size_t FIGURES = 17;
     static constexpr size_t HEAD = 8;
+    static constexpr int64_t DAMAGED = -2;
 
   private:
     struct Block;
@@ -130,6 +142,8 @@ class Graph {
     struct Mended;
     struct RowMeasure;
     struct CodeMeasure;
+    template <class Measure>
+    struct Guarded;
     struct Bulk;
     struct BulkScratch;
     struct Layer;
@@ -138,6 +152,9 @@ class Graph {
     uint32_t* links(uint32_t slot, uint32_t level) const {
         if (level == 0) return reinterpret_cast<uint32_t*>(links_.at(slot));
         return upper_[slot] + size_t(level - 1) * options_.m;
+    }
+    bool is_node(uint32_t slot, uint32_t level) const {
+        return slot < slots_ && (states_[slot] == LIVE || states_[slot] == DEAD) && levels_[slot] >= level;
     }
     uint32_t room(uint32_t level) const { return level == 0 ? base_links_ : options_.m; }
     float distance(const Probe& probe, uint32_t slot) const {
@@ -148,6 +165,11 @@ class Graph {
         for (size_t byte = 0; byte < prefetch_bytes_; byte += 64) __builtin_prefetch(row + byte);
     }
     uint64_t key_hash(uint32_t slot) const { return mix64(uint64_t(keys_[slot])); }
+    // The key of a slot for an answer; no key, and a finding of the guard, when its page is damaged.
+    int64_t key_of(uint32_t slot) const {
+        if (watch_ == nullptr) return keys_[slot];
+        return watch_->holds(Guard::KEYS, slot) ? mapped_keys_[slot] : -1;
+    }
     uint32_t slot_of(int64_t key) const {
         return by_key_.find(mix64(uint64_t(key)), [&](uint32_t slot) { return keys_[slot] == key; });
     }
@@ -169,6 +191,9 @@ class Graph {
     template <class Measure, class Pool>
     bool explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
                  const volatile uint8_t* cancel) const;
+    template <class Measure, class Pool>
+    bool explore_guarded(const Measure& measure, Guard::Part part, size_t ef, Pool& pool, Scratch& scratch,
+                         const volatile uint8_t* cancel) const;
     template <class Pool>
     int64_t walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                  const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
@@ -266,8 +291,15 @@ class Graph {
     void choose_entry();
     void release() noexcept;
     static void take_in(Records& records, char* data, size_t slots, bool in_place);
-    const char* check_links();
-    const char* rebuild(const uint32_t* upper, size_t upper_count);
+    const char* check_links(uint32_t* at) const;
+    const char* check_entry() const;
+    void tie_linked();
+    const char* rebuild(const Arrays& arrays);
+    const char* derive_rest();
+    bool ready_tables();
+    void start_guard(const Proof* proofs);
+    bool copy_hot(Records& links, Records& codes) const;
+    void drop_upper(uint32_t slot) noexcept;
 
     std::vector<std::unique_ptr<Scratch>> scratches(unsigned threads);
 
@@ -282,19 +314,20 @@ class Graph {
     Records rows_;
     Records links_;
     Records records_;  // codes; of nodes only
-    std::vector<float> scales_;
-    std::vector<uint8_t> states_;
-    std::vector<uint8_t> levels_;
-    std::vector<int64_t> keys_;
-    std::vector<uint64_t> fingerprints_;
-    std::vector<uint32_t*> upper_;
-    std::vector<uint32_t> members_;  // live rows a node stands for, itself included
-    std::vector<uint32_t> twin_head_, twin_next_, twin_before_;
+    Column<float> scales_;
+    Column<uint8_t> states_;
+    Column<uint8_t> levels_;
+    Column<int64_t> keys_;
+    Column<uint64_t> fingerprints_;
+    Column<uint32_t*> upper_;
+    Column<uint32_t> upper_block_;  // the upper lists of all nodes that were restored
+    Column<uint32_t> members_;  // live rows a node stands for, itself included
+    Column<uint32_t> twin_head_, twin_next_, twin_before_;
 
-    std::vector<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
+    Column<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
 
-    std::vector<uint32_t> loose_;  // nodes without links
-    std::vector<uint32_t> free_;
+    Column<uint32_t> loose_;  // nodes without links
+    Column<uint32_t> free_;
     SlotTable by_key_;
     SlotTable by_row_;  // nodes only, by fingerprint
     bool coded_ = false;      // every node has a code
@@ -309,7 +342,15 @@ class Graph {
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
     std::atomic<uint64_t> repairs_{0};
+    std::atomic<uint64_t> searches_{0}, compared_{0}, reranked_{0};  // sums over all searches
     std::atomic<uint32_t> built_permille_{1000};
+
+    std::unique_ptr<Guard> guard_;
+    const int64_t* mapped_keys_ = nullptr;  // used until the tables are made
+    const uint64_t* mapped_prints_ = nullptr;
+    Guard* watch_ = nullptr;  // while not all pages are verified; changes under the lock held alone
+    std::atomic<bool> tables_ready_{true};
+    std::mutex tables_lock_;
 
     mutable FairLock lock_;
     std::mutex writer_;
@@ -319,6 +360,7 @@ class Graph {
 
 }  // namespace ruvector
 
+#include "hnsw/watch.hpp"
 #include "hnsw/search.hpp"
 #include "hnsw/insert.hpp"
 #include "hnsw/bulk.hpp"

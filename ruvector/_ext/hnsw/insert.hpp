@@ -196,6 +196,7 @@ inline void Graph::adopt_row(int64_t key, const char* row, Block& block) {
     uint32_t slot = take_slot();
     block.slots.push_back(slot);
     block.heads.push_back(EMPTY);
+    rows_.mark_written(slot);
     std::memset(rows_.at(slot) + space_.row_bytes(), 0, rows_.stride() - space_.row_bytes());
     std::memcpy(rows_.at(slot), row, space_.row_bytes());
     scales_[slot] = space_.scale_of(row);

@@ -41,7 +41,11 @@ inline void Graph::clear() {
 
 // Forget all rows and give the memory back; the counter of level draws goes on.
 inline void Graph::release() noexcept {
-    for (uint32_t* list : upper_) delete[] list;
+    for (uint32_t slot = 0; slot < upper_.size(); ++slot) drop_upper(slot);
+    upper_block_ = {};
+    guard_.reset();
+    watch_ = nullptr;
+    tables_ready_ = true;
     rows_.clear();
     links_.clear();
     records_.clear();
@@ -110,9 +114,14 @@ inline void Graph::unhang_twin(uint32_t slot) {
     weigh(twin_head_[slot], members_[twin_head_[slot]] - 1);
 }
 
-inline void Graph::free_slot(uint32_t slot) {
-    delete[] upper_[slot];
+inline void Graph::drop_upper(uint32_t slot) noexcept {
+    const uint32_t *list = upper_[slot], *block = upper_block_.data();
+    if (list < block || list >= block + upper_block_.size()) delete[] list;
     upper_[slot] = nullptr;
+}
+
+inline void Graph::free_slot(uint32_t slot) {
+    drop_upper(slot);
     states_[slot] = FREE;
     levels_[slot] = 0;
     members_[slot] = 0;
@@ -360,6 +369,9 @@ inline void Graph::figures(int64_t* out) {
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
     out[12] = coded_ ? int64_t(records_.stride() * slots_) : 0;
     out[13] = int64_t(loose_.size());
+    out[14] = int64_t(searches_.load());
+    out[15] = int64_t(compared_.load());
+    out[16] = int64_t(reranked_.load());
 }
 
 }  // namespace ruvector

@@ -24,6 +24,7 @@ struct Graph::RowMeasure {
     const Graph& graph;
     const Probe& probe;
 
+    bool may_follow(uint32_t, uint32_t) const { return true; }
     void operator()(const uint32_t* slots, size_t count, float* out, Scratch&) const {
         constexpr size_t AHEAD = 3;
         for (size_t at = 0; at < count && at < AHEAD; ++at) graph.prefetch_row(slots[at]);
@@ -39,6 +40,7 @@ struct Graph::CodeMeasure {
     const Graph& graph;
     const CodeProbe& probe;
 
+    bool may_follow(uint32_t, uint32_t) const { return true; }
     void operator()(const uint32_t* slots, size_t count, float* out, Scratch& scratch) const {
         const Codes& codes = graph.codes_;
         const uint8_t** records = scratch.records.data();
@@ -102,7 +104,8 @@ inline size_t Graph::gather(uint32_t slot, uint32_t level, Scratch& scratch) con
     return unseen;
 }
 
-// Expand the pool until its nearest unexpanded node is farther than all it holds; false when cancelled.
+// Expand the pool until its nearest unexpanded node is farther than all it holds; false when cancelled, or when a list
+// must not be followed.
 template <class Measure, class Pool>
 bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
                  const volatile uint8_t* cancel) const {
@@ -113,8 +116,10 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
     size_t hops = 0;
     for (uint32_t slot; pool.next(&slot);) {
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
+        if (!measure.may_follow(slot, level)) return false;
         size_t count = gather(slot, level, scratch);
         measure(around, count, apart, scratch);
+        scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             if (!pool.admits(apart[at])) continue;
             if (level == 0) {
@@ -128,7 +133,8 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
     return true;
 }
 
-// Walk greedily from the entry down to level `stop`; returns the nearest node met and its distance.
+// Walk greedily from the entry down to level `stop`; returns the nearest node met and its distance, or EMPTY when a list
+// must not be followed.
 template <class Measure>
 uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const {
     uint32_t here = entry_;
@@ -136,10 +142,12 @@ uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scra
     for (uint32_t level = top_; level > stop; --level) {
         for (bool moved = true; moved;) {
             moved = false;
+            if (!measure.may_follow(here, level)) return EMPTY;
             const uint32_t* list = links(here, level);
             size_t count = 0;
             while (count < options_.m && list[count] != EMPTY) ++count;
             measure(list, count, scratch.apart.data(), scratch);
+            scratch.compared += count;
             for (size_t at = 0; at < count; ++at) {
                 if (scratch.apart[at] < *best) {
                     *best = scratch.apart[at];
@@ -163,6 +171,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
     if (entry_ != EMPTY) {
         float best;
         uint32_t start = descend(measure, 0, &best, scratch);
+        if (start == EMPTY) return false;
         scratch.visited.mark(start);
         pool.push(best, start, weight(start));
         if (!beam(measure, 0, pool, scratch, weighted, cancel)) return false;
@@ -174,6 +183,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         const uint32_t* slots = loose_.data() + first;
         size_t count = std::min(step, loose_.size() - first);
         measure(slots, count, scratch.apart.data(), scratch);
+        scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             if (!scratch.visited.mark(slots[at])) continue;  // while many are being linked, lists lead to loose nodes
             if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weight(slots[at]));
@@ -186,10 +196,10 @@ template <class Pool>
 int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel, int64_t* keys, float* distances) const {
     if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
-        if (!explore(CodeMeasure{*this, scratch.code}, ef, pool, scratch, cancel)) return -1;
+        if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, ef, pool, scratch, cancel)) return -1;
         refine(probe, k, pool, scratch);
     } else {
-        if (!explore(RowMeasure{*this, probe}, ef, pool, scratch, cancel)) return -1;
+        if (!explore_guarded(RowMeasure{*this, probe}, Guard::ROWS, ef, pool, scratch, cancel)) return -1;
         scratch.nearest.clear();
         for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
     }
@@ -213,7 +223,9 @@ void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) c
             if (edge.distance - error > nearest.front().distance) continue;
         }
         if (at + AHEAD < count) prefetch_row(pool.found(at + AHEAD).slot);
+        if (watch_ != nullptr && !watch_->holds(Guard::ROWS, edge.slot)) return;
         edge.distance = distance(probe, edge.slot);
+        ++scratch.reranked;
         if (weight >= k && !nearer(edge, nearest.front())) continue;
         nearest.push_back(edge);
         std::push_heap(nearest.begin(), nearest.end(), nearer);
@@ -233,11 +245,11 @@ inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_
     for (const Edge& edge : nodes) {
         float shown = space_.shown(edge.distance);
         if (states_[edge.slot] == LIVE && found < k) {
-            keys[found] = keys_[edge.slot];
+            keys[found] = key_of(edge.slot);
             distances[found++] = shown;
         }
         for (uint32_t twin = twin_next_[edge.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
-            keys[found] = keys_[twin];
+            keys[found] = key_of(twin);
             distances[found++] = shown;
         }
         if (found == k) break;
@@ -253,6 +265,7 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (slot % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return -1;
         if (states_[slot] != LIVE && states_[slot] != TWIN) continue;
+        if (watch_ != nullptr && !watch_->holds(Guard::ROWS, slot)) return DAMAGED;
         Edge edge{distance(probe, slot), slot};
         if (heap.size() < k) {
             heap.push_back(edge);
@@ -263,9 +276,10 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
             std::push_heap(heap.begin(), heap.end(), nearer);
         }
     }
+    scratch.compared += live_count_.load();
     std::sort(heap.begin(), heap.end(), nearer);
     for (size_t at = 0; at < heap.size(); ++at) {
-        keys[at] = keys_[heap[at].slot];
+        keys[at] = key_of(heap[at].slot);
         distances[at] = space_.shown(heap[at].distance);
     }
     return int64_t(heap.size());
@@ -275,6 +289,7 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
                              const volatile uint8_t* cancel, int64_t* keys, float* distances) {
     std::unique_ptr<Scratch> scratch = borrow();
     int64_t found = 0;
+    scratch->compared = scratch->reranked = 0;
     {
         std::shared_lock<FairLock> guard(lock_);
         size_t live = live_count_.load();
@@ -293,35 +308,42 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
             // The walk may end early where deletions cut the graph; an answer shorter than k must mean "all rows".
             if (found >= 0 && size_t(found) < wanted) found = scan(probe, wanted, *scratch, cancel, keys, distances);
         }
+        if (watch_ != nullptr && watch_->is_damaged()) found = DAMAGED;
     }
+    searches_.fetch_add(1, std::memory_order_relaxed);
+    compared_.fetch_add(scratch->compared, std::memory_order_relaxed);
+    reranked_.fetch_add(scratch->reranked, std::memory_order_relaxed);
     give_back(std::move(scratch));
     return found;
 }
 
-// Answer `count` queries into rows of k places; -1 when cancelled.
+// Answer `count` queries into rows of k places; -1 when cancelled, DAMAGED when a page is.
 inline int64_t Graph::search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
                                   unsigned threads, const volatile uint8_t* cancel, int64_t* keys,
                                   float* distances, int64_t* counts) {
-    std::atomic<bool> cancelled{false};
+    std::atomic<int64_t> outcome{0};
     parallel_for(count, threads, [&](unsigned, size_t at) {
-        if (cancelled.load()) return;
+        if (outcome.load() < 0) return;
         counts[at] = search(queries + at * space_.query_bytes(), k, ef, scan_rows, cancel, keys + at * k,
                             distances + at * k);
-        if (counts[at] < 0) cancelled = true;
+        if (counts[at] < 0) outcome = counts[at];
     });
-    return cancelled.load() ? -1 : 0;
+    return outcome.load();
 }
 
 inline void Graph::contains(const int64_t* keys, size_t count, uint8_t* found) {
+    if (!ready_tables()) return;
     std::shared_lock<FairLock> guard(lock_);
     for (size_t at = 0; at < count; ++at) found[at] = slot_of(keys[at]) != EMPTY;
 }
 
 inline void Graph::rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) {
+    if (!ready_tables()) return;
     std::shared_lock<FairLock> guard(lock_);
     for (size_t at = 0; at < count; ++at) {
         uint32_t slot = slot_of(keys[at]);
         found[at] = slot != EMPTY;
+        if (slot != EMPTY && watch_ != nullptr && !watch_->holds(Guard::ROWS, slot)) return;
         if (slot != EMPTY) std::memcpy(rows + at * space_.row_bytes(), rows_.at(slot), space_.row_bytes());
     }
 }
@@ -332,7 +354,7 @@ inline size_t Graph::live_keys(int64_t* keys, size_t room) {
     size_t count = 0;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (states_[slot] != LIVE && states_[slot] != TWIN) continue;
-        if (count < room) keys[count] = keys_[slot];
+        if (count < room) keys[count] = key_of(slot);
         ++count;
     }
     return count;

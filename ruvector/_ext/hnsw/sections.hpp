@@ -46,9 +46,13 @@ inline void Graph::dump(const Arrays& arrays) const {
     arrays.head[2] = int64_t(draws_);
     arrays.head[3] = int64_t(repairs_.load());
     arrays.head[4] = int64_t(live_count_.load());
+    arrays.head[5] = 1;  // and the nodes that are loose when this is restored, so that it need not look for them
+    for (uint32_t slot = 0; options_.linked && slot < slots_; ++slot) {
+        arrays.head[5] += is_node(slot, 0) && slot != entry_ && arrays.links[size_t(slot) * base_links_] == EMPTY;
+    }
 }
 
-inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned threads) {
+inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned threads, const Proof* proofs) {
     std::lock_guard<std::mutex> turn(writer_);
     size_t slots = arrays.slots;
     {
@@ -56,30 +60,32 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         release();
         if (slots > SLOTS_MAX) return "too many slots";
         bool coded = arrays.codes != nullptr && options_.linked && codes_.usable();
+        if (proofs != nullptr) start_guard(proofs);
         take_in(rows_, arrays.rows, slots, in_place);
         if (options_.linked) take_in(links_, reinterpret_cast<char*>(arrays.links), slots, in_place);
         if (coded) take_in(records_, arrays.codes, slots, in_place);
         scales_.assign(arrays.scales, arrays.scales + slots);
         states_.assign(arrays.states, arrays.states + slots);
         levels_.assign(arrays.levels, arrays.levels + slots);
-        keys_.assign(arrays.keys, arrays.keys + slots);
-        fingerprints_.assign(arrays.fingerprints, arrays.fingerprints + slots);
+        mapped_keys_ = arrays.keys;
+        mapped_prints_ = arrays.fingerprints;
         twin_head_.assign(arrays.twin_heads, arrays.twin_heads + slots);
         upper_.assign(slots, nullptr);
         members_.assign(slots, 0);
         twin_next_.assign(slots, EMPTY);
-        twin_before_.assign(slots, EMPTY);
-        loose_at_.assign(slots, EMPTY);
         loose_.reserve(slots);
-        free_.reserve(slots);
         slots_ = uint32_t(slots);
         entry_ = arrays.head[0] < 0 || arrays.head[0] >= int64_t(slots) ? EMPTY : uint32_t(arrays.head[0]);
         top_ = uint32_t(arrays.head[1]);
         draws_ = uint64_t(arrays.head[2]);
         repairs_ = uint64_t(arrays.head[3]);
-        const char* wrong = rebuild(arrays.upper, arrays.upper_count);
+        const char* wrong = rebuild(arrays);
         if (wrong == nullptr && int64_t(live_count_.load()) != arrays.head[4]) wrong = "the number of rows differs";
-        if (wrong == nullptr && options_.linked) wrong = check_links();
+        uint32_t at = EMPTY;
+        if (wrong == nullptr && watch_ == nullptr) wrong = derive_rest();
+        if (wrong == nullptr && options_.linked) wrong = watch_ != nullptr ? check_entry() : check_links(&at);
+        if (wrong == nullptr && watch_ == nullptr) tie_linked();
+        tables_ready_ = watch_ == nullptr;
         if (wrong == nullptr && coded) {
             codes_.set_center(std::vector<float>(arrays.center, arrays.center + options_.dims));
             for (float number : codes_.center()) {
@@ -96,6 +102,8 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
             return wrong;
         }
     }
+    bool uncoded = !coded_ && options_.linked && codes_.usable() && live_count_.load() >= CODE_ROWS_MIN;
+    if (uncoded && watch_ != nullptr && !watch_->holds_all(Guard::ROWS)) return nullptr;  // the finding tells
     start_codes(nullptr, 0, threads);
     return nullptr;
 }
@@ -109,13 +117,10 @@ inline void Graph::take_in(Records& records, char* data, size_t slots, bool in_p
     }
 }
 
-// Derive the tables, the chains of twins and the free slots.
-inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
-    auto by_key = [this](uint32_t slot) { return key_hash(slot); };
-    auto by_row = [this](uint32_t slot) { return fingerprints_[slot]; };
-    by_key_.reserve(slots_, by_key);
-    if (options_.linked) by_row_.reserve(slots_, by_row);
-    size_t used = 0;
+// Derive what searches need: upper lists, chains of twins, loose slots.
+inline const char* Graph::rebuild(const Arrays& arrays) {
+    upper_block_.assign(arrays.upper, arrays.upper + arrays.upper_count);
+    size_t used = 0, upper_count = upper_block_.size(), live = 0;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         uint8_t state = states_[slot];
         if (state > TWIN || (!options_.linked && state > LIVE)) return "a slot has an unknown state";
@@ -128,29 +133,22 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
         size_t links = size_t(levels_[slot]) * options_.m;
         if (links > upper_count - used) return "upper links are missing";
         if (links != 0) {
-            upper_[slot] = new uint32_t[links];
-            std::copy_n(upper + used, links, upper_[slot]);
+            upper_[slot] = upper_block_.data() + used;
             used += links;
         }
-        if (node && options_.linked) by_row_.insert(slot, by_row);
         members_[slot] = state == LIVE;
-        if (state != LIVE && state != TWIN) continue;
-        if (slot_of(keys_[slot]) != EMPTY) return "a key occurs twice";
-        by_key_.insert(slot, by_key);
-        ++live_count_;
+        live += state == LIVE || state == TWIN;
     }
+    live_count_ = live;
     if (used != upper_count) return "there are too many upper links";
     for (uint32_t slot = slots_; slot-- > 0;) {
         uint32_t head = twin_head_[slot];
-        if (states_[slot] == FREE) free_.push_back(slot);
         if (states_[slot] != TWIN) {
             twin_head_[slot] = EMPTY;
             continue;
         }
         if (head >= slots_ || (states_[head] != LIVE && states_[head] != DEAD)) return "a twin hangs on no node";
-        twin_before_[slot] = head;
         twin_next_[slot] = twin_next_[head];
-        if (twin_next_[head] != EMPTY) twin_before_[twin_next_[head]] = slot;
         twin_next_[head] = slot;
         ++members_[head];
     }
@@ -158,28 +156,80 @@ inline const char* Graph::rebuild(const uint32_t* upper, size_t upper_count) {
         if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         dead_count_ += members_[slot] == 0;
         odd_count_ += members_[slot] != 1;
-        if (!options_.linked || slot == entry_ || links(slot, 0)[0] != EMPTY) continue;
-        loose_at_[slot] = uint32_t(loose_.size());  // a node without links is loose, only the first one is not
-        loose_.push_back(slot);
+    }
+    if (!options_.linked || (watch_ != nullptr && arrays.head[5] == 1)) return nullptr;  // none is loose
+    if (watch_ != nullptr && !watch_->holds_all(Guard::LINKS)) return nullptr;           // the finding tells
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (!is_node(slot, 0) || slot == entry_ || links(slot, 0)[0] != EMPTY) continue;
+        loose_.push_back(slot);  // a node without links is loose, only the first one is not
     }
     return nullptr;
 }
 
-inline const char* Graph::check_links() {
+// Derive what only writers and lookups need: keys and fingerprints of our own, the way back along chains of twins, the
+// free slots, the tables. No reader looks at any of it before the tables are said to be ready.
+inline const char* Graph::derive_rest() {
+    auto by_key = [this](uint32_t slot) { return key_hash(slot); };
+    auto by_row = [this](uint32_t slot) { return fingerprints_[slot]; };
+    keys_.assign(mapped_keys_, mapped_keys_ + slots_);
+    fingerprints_.assign(mapped_prints_, mapped_prints_ + slots_);
+    twin_before_.assign(slots_, EMPTY);
+    loose_at_.assign(slots_, EMPTY);
+    for (size_t at = 0; at < loose_.size(); ++at) loose_at_[loose_[at]] = uint32_t(at);
+    free_.clear();
+    free_.reserve(slots_);
+    for (uint32_t slot = slots_; slot-- > 0;) {
+        if (states_[slot] == FREE) free_.push_back(slot);
+        if (twin_next_[slot] != EMPTY) twin_before_[twin_next_[slot]] = slot;
+    }
+    by_key_.clear();
+    by_row_.clear();
+    by_key_.reserve(slots_, by_key);
+    if (options_.linked) by_row_.reserve(slots_, by_row);
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (is_node(slot, 0) && options_.linked) by_row_.insert(slot, by_row);
+        if (states_[slot] != LIVE && states_[slot] != TWIN) continue;
+        if (slot_of(keys_[slot]) != EMPTY) return "holds a key twice";
+        by_key_.insert(slot, by_key);
+    }
+    return nullptr;
+}
+
+// `at` becomes the node whose links are wrong, or EMPTY when it is something else.
+inline const char* Graph::check_links(uint32_t* at) const {
+    *at = EMPTY;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);
-            for (uint32_t at = 0; at < room(level) && list[at] != EMPTY; ++at) {
-                bool node = list[at] < slots_ && (states_[list[at]] == LIVE || states_[list[at]] == DEAD);
-                if (!node || levels_[list[at]] < level) return "a link leads to no node of its level";
-                if (is_loose(list[at])) tie(list[at]);  // what a list leads to cannot be freed as loose nodes are
+            for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {
+                if (is_node(list[place], level)) continue;
+                *at = level == 0 ? slot : EMPTY;
+                return WRONG_LINK;
             }
         }
     }
     if (by_row_.count() == loose_.size()) return entry_ == EMPTY ? nullptr : "the entry is no node";
     if (entry_ == EMPTY) return "the entry is missing";
-    if (states_[entry_] != LIVE && states_[entry_] != DEAD) return "the entry is no node";
+    return check_entry();
+}
+
+// A node without links that a list leads to is not loose: it could not be freed as loose nodes are.
+inline void Graph::tie_linked() {
+    for (uint32_t slot = 0; slot < slots_ && !loose_.empty(); ++slot) {
+        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        for (uint32_t level = 0; level <= levels_[slot]; ++level) {
+            const uint32_t* list = links(slot, level);
+            for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {
+                if (is_loose(list[place])) tie(list[place]);
+            }
+        }
+    }
+}
+
+inline const char* Graph::check_entry() const {
+    if (entry_ == EMPTY) return nullptr;
+    if (!is_node(entry_, 0)) return "the entry is no node";
     return levels_[entry_] == top_ ? nullptr : "the entry is on another level";
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace ruvector {
@@ -23,6 +24,35 @@ inline uint64_t mix64(uint64_t value) {  // the finaliser of splitmix64
     value = (value ^ (value >> 27)) * 0x94D049BB133111EBull;
     return value ^ (value >> 31);
 }
+
+// Memory of large arrays in huge pages: a hundredth of the page faults, fewer misses of the address cache.
+template <class T>
+struct ColumnAllocator {
+    using value_type = T;
+    static constexpr size_t HUGE_BYTES = size_t(2) << 20;
+
+    ColumnAllocator() = default;
+    template <class Other>
+    ColumnAllocator(const ColumnAllocator<Other>&) {}
+    T* allocate(size_t count) {
+        void* memory = nullptr;
+        size_t bytes = count * sizeof(T);
+        bool huge = bytes >= HUGE_BYTES;
+        if (posix_memalign(&memory, huge ? HUGE_BYTES : 64, bytes) != 0) throw std::bad_alloc();
+#ifdef __linux__
+        if (huge) (void)madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+        return static_cast<T*>(memory);
+    }
+    void deallocate(T* memory, size_t) { std::free(memory); }
+    template <class Other>
+    bool operator==(const ColumnAllocator<Other>&) const { return true; }
+    template <class Other>
+    bool operator!=(const ColumnAllocator<Other>&) const { return false; }
+};
+
+template <class T>
+using Column = std::vector<T, ColumnAllocator<T>>;  // one entry per slot
 
 // Records of one size in chunks of about 4 MiB: growing allocates a chunk and never copies a record.
 class Records {
@@ -39,13 +69,17 @@ class Records {
         std::swap(stride_, other.stride_);
         std::swap(shift_, other.shift_);
         std::swap(mask_, other.mask_);
+        std::swap(tail_, other.tail_);
+        mapped_.swap(other.mapped_);
         chunks_.swap(other.chunks_);
         owned_.swap(other.owned_);
     }
 
     char* at(uint32_t slot) const { return chunks_[slot >> shift_] + size_t(slot & mask_) * stride_; }
     size_t stride() const { return stride_; }
-    size_t capacity() const { return chunks_.size() << shift_; }
+    size_t capacity() const {
+        return tail_ == 0 ? chunks_.size() << shift_ : ((chunks_.size() - 1) << shift_) + tail_;
+    }
     size_t owned_bytes() const { return owned_.size() * (stride_ << shift_); }
 
     void reserve(size_t slots) {
@@ -54,18 +88,41 @@ class Records {
             owned_.reserve(owned_.size() + 1);
             char* chunk = allocate();
             owned_.push_back(chunk);
-            chunks_.push_back(chunk);
+            if (tail_ != 0) {  // the mapping ends inside the last chunk, which has to grow
+                std::memcpy(chunk, chunks_.back(), tail_ * stride_);
+                chunks_.back() = chunk;
+                mapped_.pop_back();
+                tail_ = 0;
+            } else {
+                chunks_.push_back(chunk);
+            }
         }
     }
 
-    // Use whole chunks of a (private, writable) mapping where they lie; only the tail is copied.
+    // Use a (private, writable) mapping where it lies; nothing of it is read.
     void adopt(char* base, size_t slots) {
         clear();
-        size_t whole = slots >> shift_;
-        for (size_t chunk = 0; chunk < whole; ++chunk) chunks_.push_back(base + chunk * (stride_ << shift_));
-        reserve(slots);
-        size_t rest = slots - (whole << shift_);
-        if (rest != 0) std::memcpy(chunks_[whole], base + whole * (stride_ << shift_), rest * stride_);
+        chunks_.reserve((slots >> shift_) + 1);
+        for (size_t first = 0; first < slots; first += size_t(mask_) + 1) chunks_.push_back(base + first * stride_);
+        tail_ = slots & mask_;
+        mapped_.assign(chunks_.size(), CLEAN);
+    }
+    // Before a record is written: its pages are the only copy from now on, when they were mapped.
+    void mark_written(uint32_t slot) {
+        if ((slot >> shift_) < mapped_.size()) mapped_[slot >> shift_] = WRITTEN;
+    }
+    // Let the system have the memory of mapped chunks that were not written: they are read again when they are needed.
+    void evict() {
+#ifdef __linux__
+        uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));  // only pages that lie in the chunk as a whole
+        for (size_t chunk = 0; chunk < mapped_.size(); ++chunk) {
+            if (mapped_[chunk] == WRITTEN) continue;
+            size_t slots = tail_ != 0 && chunk + 1 == chunks_.size() ? tail_ : size_t(mask_) + 1;
+            uintptr_t start = reinterpret_cast<uintptr_t>(chunks_[chunk]), end = start + slots * stride_;
+            uintptr_t first = (start + page - 1) / page * page, last = end / page * page;
+            if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+        }
+#endif
     }
 
     void copy_out(char* target, size_t slots) const {
@@ -83,6 +140,8 @@ class Records {
         for (char* chunk : owned_) std::free(chunk);
         owned_.clear();
         chunks_.clear();
+        mapped_.clear();
+        tail_ = 0;
     }
 
   private:
@@ -93,6 +152,7 @@ class Records {
         }
     }
 
+    static constexpr uint8_t CLEAN = 0, WRITTEN = 1;
     static constexpr size_t CHUNK_BYTES = size_t(4) << 20;
     static constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
 
@@ -110,8 +170,10 @@ class Records {
     size_t stride_;
     uint32_t shift_ = 0;
     uint32_t mask_ = 0;
+    size_t tail_ = 0;  // slots of the last chunk where a mapping ends in it; 0: it is whole
     std::vector<char*> chunks_;
     std::vector<char*> owned_;
+    std::vector<uint8_t> mapped_;  // of the first chunks, which are mapped: CLEAN or WRITTEN
 };
 
 // A set of slots, found by a hash that the caller computes from what stands in the slot.
@@ -130,7 +192,7 @@ class SlotTable {
         if (slots * 2 <= table_.size()) return;
         size_t size = table_.empty() ? 64 : table_.size();
         while (size < slots * 2) size *= 2;
-        std::vector<uint32_t> before(size, EMPTY);
+        Column<uint32_t> before(size, EMPTY);
         before.swap(table_);
         for (uint32_t slot : before) {
             if (slot != EMPTY) place(slot, hash_of(slot));
@@ -178,7 +240,7 @@ class SlotTable {
         table_[place] = slot;
     }
 
-    std::vector<uint32_t> table_;
+    Column<uint32_t> table_;
     size_t count_ = 0;
 };
 

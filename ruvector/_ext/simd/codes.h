@@ -26,6 +26,15 @@ struct Extent {
     float square;   // sum of squares
 };
 
+// Of a block that scan_near looks at, the same for all its rows.
+struct ScanTerms {
+    float step;    // sums become products: step * sum + base
+    float base;
+    float start;   // distance of query and centroid
+    float length;  // what errors are relative to
+    float limit;
+};
+
 struct CodeKernels {
     const char* name;
     // out[i] = sum of (low nibble j of rows[i]) * low[j] + (high nibble j) * high[j], j < bytes; bytes % 32 == 0.
@@ -47,6 +56,10 @@ struct CodeKernels {
     NibbleFit (*fit_nibbles)(const float* row, size_t dims, uint8_t* code);
     // Write round(row * inverse) limited to [-limit, limit]; returns the sum of what was written.
     int32_t (*fit_bytes)(const float* row, size_t dims, float inverse, float limit, int8_t* code);
+    // Bit i tells whether row i of a block may be nearer than the limit, sum(i) being what scan_block gives:
+    // start + add[i] + mul[i] * (step * sum(i) + base) - error[i] * length < limit.
+    uint32_t (*scan_near)(const uint8_t* block, const uint8_t* lut, size_t groups, const ScanTerms& terms,
+                          const float* add, const float* mul, const float* error);
 };
 
 }  // namespace ruvector

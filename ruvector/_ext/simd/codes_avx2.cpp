@@ -6,10 +6,36 @@
 
 #include <immintrin.h>
 
-#define CODE_TARGET __attribute__((target("avx2"))) static inline
-#include "codes_portable.h"
-
 #define TARGET __attribute__((target("avx2")))
+#define CODE_TARGET TARGET static inline
+#define CODE_TRANSFORM
+
+namespace ruvector {
+namespace {
+
+// Lanes whose sign bit the mask sets are subtracted from their partners, the others added.
+CODE_TARGET __m256 butterfly(__m256 values, __m256 partners, __m256 signs) {
+    return _mm256_add_ps(partners, _mm256_xor_ps(values, signs));
+}
+
+CODE_TARGET void transform_lanes(float* block) {
+    const __m256 odd = _mm256_setr_ps(0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f);
+    const __m256 pairs = _mm256_setr_ps(0.0f, 0.0f, -0.0f, -0.0f, 0.0f, 0.0f, -0.0f, -0.0f);
+    const __m256 halves = _mm256_setr_ps(0.0f, 0.0f, 0.0f, 0.0f, -0.0f, -0.0f, -0.0f, -0.0f);
+    __m256 parts[2] = {_mm256_loadu_ps(block), _mm256_loadu_ps(block + 8)};
+    for (__m256& part : parts) {
+        part = butterfly(part, _mm256_permute_ps(part, 0xB1), odd);
+        part = butterfly(part, _mm256_permute_ps(part, 0x4E), pairs);
+        part = butterfly(part, _mm256_permute2f128_ps(part, part, 1), halves);
+    }
+    _mm256_storeu_ps(block, _mm256_add_ps(parts[1], parts[0]));
+    _mm256_storeu_ps(block + 8, _mm256_sub_ps(parts[0], parts[1]));
+}
+
+}  // namespace
+}  // namespace ruvector
+
+#include "codes_portable.h"
 #define HELPER TARGET static inline __attribute__((always_inline))
 
 namespace ruvector {
@@ -133,10 +159,32 @@ TARGET void scan_block(const uint8_t* block, const uint8_t* lut, size_t groups, 
     }
 }
 
+// As near_mask, eight rows at a time.
+TARGET uint32_t scan_near(const uint8_t* block, const uint8_t* lut, size_t groups, const ScanTerms& terms,
+                          const float* add, const float* mul, const float* error) {
+    alignas(32) uint16_t sums[32];
+    scan_block(block, lut, groups, sums);
+    const __m256 step = _mm256_set1_ps(terms.step), base = _mm256_set1_ps(terms.base);
+    const __m256 start = _mm256_set1_ps(terms.start), length = _mm256_set1_ps(terms.length);
+    const __m256 limit = _mm256_set1_ps(terms.limit);
+    uint32_t mask = 0;
+    for (size_t row = 0; row < 32; row += 8) {
+        const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + row));
+        const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(words));
+        const __m256 product = _mm256_add_ps(_mm256_mul_ps(step, sum), base);
+        __m256 least = _mm256_add_ps(start, _mm256_loadu_ps(add + row));
+        least = _mm256_add_ps(least, _mm256_mul_ps(_mm256_loadu_ps(mul + row), product));
+        least = _mm256_sub_ps(least, _mm256_mul_ps(_mm256_loadu_ps(error + row), length));
+        mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(least, limit, _CMP_LT_OQ))) << row;
+    }
+    return mask;
+}
+
 }  // namespace
 
 const CodeKernels AVX2_CODES = {
     "avx2", nibble_dots, byte_dots, byte_tile, scan_block, hadamard, extent, fit_nibbles, fit_bytes,
+    scan_near,
 };
 
 }  // namespace ruvector

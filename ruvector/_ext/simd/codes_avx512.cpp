@@ -14,6 +14,30 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,prefer-vector-width=512")))
 #define CODE_TARGET TARGET static inline
+#define CODE_TRANSFORM
+
+namespace ruvector {
+namespace {
+
+// Lanes of the mask are subtracted from their partners, the others added.
+CODE_TARGET __m512 butterfly(__m512 values, __m512 partners, __mmask16 lanes) {
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i flipped = _mm512_mask_xor_epi32(bits, lanes, bits, _mm512_set1_epi32(INT32_MIN));
+    return _mm512_add_ps(partners, _mm512_castsi512_ps(flipped));
+}
+
+CODE_TARGET void transform_lanes(float* block) {
+    __m512 values = _mm512_loadu_ps(block);
+    values = butterfly(values, _mm512_permute_ps(values, 0xB1), 0xAAAA);
+    values = butterfly(values, _mm512_permute_ps(values, 0x4E), 0xCCCC);
+    values = butterfly(values, _mm512_shuffle_f32x4(values, values, 0xB1), 0xF0F0);
+    values = butterfly(values, _mm512_shuffle_f32x4(values, values, 0x4E), 0xFF00);
+    _mm512_storeu_ps(block, values);
+}
+
+}  // namespace
+}  // namespace ruvector
+
 #include "codes_portable.h"
 
 #define HELPER TARGET static inline __attribute__((always_inline))
@@ -163,10 +187,32 @@ TARGET void scan_block(const uint8_t* block, const uint8_t* lut, size_t groups, 
     _mm_storeu_si128(place + 3, _mm_unpackhi_epi16(high_even, high_rest));
 }
 
+// As near_mask, eight rows at a time.
+TARGET uint32_t scan_near(const uint8_t* block, const uint8_t* lut, size_t groups, const ScanTerms& terms,
+                          const float* add, const float* mul, const float* error) {
+    alignas(32) uint16_t sums[32];
+    scan_block(block, lut, groups, sums);
+    const __m256 step = _mm256_set1_ps(terms.step), base = _mm256_set1_ps(terms.base);
+    const __m256 start = _mm256_set1_ps(terms.start), length = _mm256_set1_ps(terms.length);
+    const __m256 limit = _mm256_set1_ps(terms.limit);
+    uint32_t mask = 0;
+    for (size_t row = 0; row < 32; row += 8) {
+        const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(sums + row));
+        const __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(words));
+        const __m256 product = _mm256_add_ps(_mm256_mul_ps(step, sum), base);
+        __m256 least = _mm256_add_ps(start, _mm256_loadu_ps(add + row));
+        least = _mm256_add_ps(least, _mm256_mul_ps(_mm256_loadu_ps(mul + row), product));
+        least = _mm256_sub_ps(least, _mm256_mul_ps(_mm256_loadu_ps(error + row), length));
+        mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(least, limit, _CMP_LT_OQ))) << row;
+    }
+    return mask;
+}
+
 }  // namespace
 
 const CodeKernels AVX512_CODES = {
     "avx512", nibble_dots, byte_dots, byte_tile, scan_block, hadamard, extent, fit_nibbles, fit_bytes,
+    scan_near,
 };
 
 }  // namespace ruvector

@@ -12,18 +12,21 @@ namespace {
 
 constexpr size_t LANES = 16;
 
-CODE_TARGET void hadamard(float* values, size_t count) {
-    for (size_t start = 0; start < count; start += LANES) {
-        float* block = values + start;
-        for (size_t half = 1; half < LANES; half *= 2) {
-            float other[LANES];
-            for (size_t lane = 0; lane < LANES; ++lane) {
-                float mine = (lane & half) ? -block[lane] : block[lane];
-                other[lane] = block[lane ^ half] + mine;
-            }
-            for (size_t lane = 0; lane < LANES; ++lane) block[lane] = other[lane];
+#ifndef CODE_TRANSFORM  // the including file has none of its own
+CODE_TARGET void transform_lanes(float* block) {  // the transform of sixteen
+    for (size_t half = 1; half < LANES; half *= 2) {
+        float other[LANES];
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            float mine = (lane & half) ? -block[lane] : block[lane];
+            other[lane] = block[lane ^ half] + mine;
         }
+        for (size_t lane = 0; lane < LANES; ++lane) block[lane] = other[lane];
     }
+}
+#endif
+
+CODE_TARGET void hadamard(float* values, size_t count) {
+    for (size_t start = 0; start < count; start += LANES) transform_lanes(values + start);
     for (size_t half = LANES; half < count; half *= 2) {
         for (size_t start = 0; start < count; start += 2 * half) {
             float* left = values + start;
@@ -114,6 +117,18 @@ CODE_TARGET int32_t fit_bytes(const float* row, size_t dims, float inverse, floa
         sum += number;
     }
     return sum;
+}
+
+// Bit i tells whether a row may be nearer than the limit; see scan_near.
+CODE_TARGET uint32_t near_mask(const uint16_t* sums, const ScanTerms& terms, const float* add, const float* mul,
+                               const float* error) {
+    uint32_t mask = 0;
+    for (size_t row = 0; row < 32; ++row) {
+        float product = terms.step * float(sums[row]) + terms.base;
+        float least = ((terms.start + add[row]) + mul[row] * product) - error[row] * terms.length;
+        mask |= uint32_t(least < terms.limit) << row;
+    }
+    return mask;
 }
 
 }  // namespace

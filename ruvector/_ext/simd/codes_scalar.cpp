@@ -44,10 +44,18 @@ void scan_block(const uint8_t* block, const uint8_t* lut, size_t groups, uint16_
     }
 }
 
+uint32_t scan_near(const uint8_t* block, const uint8_t* lut, size_t groups, const ScanTerms& terms, const float* add,
+                   const float* mul, const float* error) {
+    uint16_t sums[32];
+    scan_block(block, lut, groups, sums);
+    return near_mask(sums, terms, add, mul, error);
+}
+
 }  // namespace
 
 const CodeKernels SCALAR_CODES = {
     "scalar", nibble_dots, byte_dots, byte_tile, scan_block, hadamard, extent, fit_nibbles, fit_bytes,
+    scan_near,
 };
 
 }  // namespace ruvector

@@ -12,6 +12,7 @@ from ruvector.surface.types import (
     Int4,
     Jsonb,
     Rows,
+    Sparse,
     Text,
     Vector,
     VectorArray,
@@ -95,6 +96,26 @@ def ruvector_search_bits(
     direct.check_ef(ef_search)
     direct.check_options(filter_=filter_, exactness=exactness, use_gnn=False)
     hits = context.search_bits(collection, query.packed, bits=query.bits, k=k, ef=ef_search)
+    return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
+
+
+@sql_function(system="search", volatility="stable", runs="database", rows=10, cost=10_000)
+def ruvector_search_sparse(
+    context: Context,
+    collection: CollectionName,
+    query: Sparse,
+    *,
+    k: Int4 = 10,
+    filter_: Jsonb | None = None,
+    exactness: Text | None = None,
+) -> Rows[SearchRow]:
+    """Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.
+
+    The index of sparse vectors is exact, so there is no ef_search.
+    """
+    direct.check_k(k)
+    direct.check_options(filter_=filter_, exactness=exactness, use_gnn=False)
+    hits = context.search_sparse(collection, query, k=k, ef=None)
     return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
 
 
