@@ -26,7 +26,7 @@ inline bool nearer(const Edge& left, const Edge& right) {
 struct Candidate {
     float distance;
     uint32_t slot;
-    uint32_t weight;  // rows it stands for: 0 when deleted, more than 1 when rows are equal
+    uint32_t weight;  // 0 when deleted, else 1
     uint32_t expanded;
 };
 

@@ -25,6 +25,7 @@ constexpr size_t CODE_DIMS_MIN = 32;         // below, a row is hardly larger th
 constexpr size_t CODE_SAMPLE_ROWS = 8192;    // rows the mean is taken of
 constexpr float CODE_ERROR_DEVIATIONS = 3.0f;  // standard deviations an estimate is trusted not to be off by
 constexpr float CODE_SQUARE_MAX = 1e30f;     // beyond, sums of squares could overflow on their way
+constexpr float CODE_SQUARE_MIN = 1e-30f;    // below, they lose their digits
 
 // Stands behind the levels of a row.
 struct CodeFactors {
@@ -89,6 +90,21 @@ class Codes {
             out[dim] = float(sums[dim] / double(std::max<size_t>(taken, 1)));
             if (!std::isfinite(out[dim]) || std::fabs(out[dim]) > 1e14f) out[dim] = 0.0f;
         }
+        // A few long rows can draw the mean away from all others, whose codes would hold little but that distance: it
+        // has to bring the rows nearer by their own measure.
+        double gain = 0.0;
+        for (size_t at = 0; at < taken; ++at) {
+            Probe probe = row(at * count / taken);
+            const float* numbers = static_cast<const float*>(probe.data);
+            double before = 1e-60, after = 1e-60;
+            for (size_t dim = 0; dim < dims_; ++dim) {
+                double number = double(numbers[dim]) * double(probe.scale), rest = number - double(out[dim]);
+                before += number * number;
+                after += rest * rest;
+            }
+            gain += std::log(before / after);
+        }
+        if (gain < 0.0) std::fill(out.begin(), out.end(), 0.0f);
         return out;
     }
 
@@ -100,12 +116,14 @@ class Codes {
         rotate(out);
     }
 
-    // Write the record of a rotated row.
-    void encode(const float* rotated, char* record) const {
+    // Write the record of a rotated row; false when it is too long or too short for a code that could tell anything.
+    bool encode(const float* rotated, char* record) const {
         auto* levels = reinterpret_cast<uint8_t*>(record);
         CodeFactors factors{std::numeric_limits<float>::max(), 0.0f, std::numeric_limits<float>::infinity(), 0.0f};
-        if (!(kernels_->extent(rotated, padded_).square < CODE_SQUARE_MAX)) {
-            std::memset(levels, 0x88, level_bytes());  // too long to be coded: always looked at itself
+        Extent extent = kernels_->extent(rotated, padded_);
+        bool usable = extent.square < CODE_SQUARE_MAX && (extent.square > CODE_SQUARE_MIN || extent.largest == 0.0f);
+        if (!usable) {
+            std::memset(levels, 0x88, level_bytes());
         } else {
             NibbleFit fit = kernels_->fit_nibbles(rotated, padded_, levels);
             float twice = metric_ == Metric::L2 ? 2.0f : 1.0f;
@@ -113,13 +131,15 @@ class Codes {
             factors.error = 0.0f;
             if (fit.product > 0.0f) {
                 factors.mul = -twice * fit.square / fit.product * fit.step;
-                float off = fit.length * fit.square / (fit.product * fit.product) - 1.0f;  // squared tangent
+                float off = (fit.length / fit.product) * (fit.square / fit.product) - 1.0f;  // squared tangent
                 factors.error = twice * CODE_ERROR_DEVIATIONS *
                                 std::sqrt(fit.square * std::max(off, 0.0f) / float(padded_ - 1));
             }
         }
         std::memcpy(record + level_bytes(), &factors, sizeof factors);
+        return usable;
     }
+    bool is_coded(const char* record) const { return std::isfinite(factors(record).error); }
 
     // False when the query is too long for the codes and must be compared with the rows themselves.
     bool prepare(const Probe& query, CodeProbe& out) const {

@@ -1,8 +1,12 @@
 // A keyed set of vectors with an HNSW graph over it: one writer, many readers, exact where exact is cheaper.
 //
-// The writer is the only one that changes anything, so it reads without the lock: it searches, selects links and
-// mends lists into its own memory, and takes the lock alone only to copy the outcome in. Readers hold the lock
-// shared for one search.
+// Writers take turns (`writer_`, held for a whole call, for a dump and for a build). The one whose turn it is is the only
+// one that changes anything, so it reads without the lock: it searches, selects links and mends lists into its own
+// memory, also on several threads, and takes `lock_` alone only to copy the outcome in, a slice of nodes at a time.
+// Before that it writes to slots that are still free, which no reader looks into. Readers hold `lock_` shared for one
+// search, so between two slices they meet a graph that is whole: every list leads to nodes, every live row is found
+// under its key, in the lists or among the loose ones. Single numbers that are read without a lock are atomic.
+// tests/native/graph_race.cpp runs all of them at once under ThreadSanitizer.
 //
 // A slot holds a row. A slot that is a node of the graph is live, or dead: a deleted row that still guides searches
 // until `repair` has linked around it. Rows equal to a node's row are its twins: they hang on it and stay out of the
@@ -210,7 +214,7 @@ class Graph {
     void start_codes(const char* rows, size_t count, unsigned threads);
     std::vector<uint32_t> node_slots() const;
     void make_codes(const std::vector<uint32_t>& nodes, const char* rows, size_t count, unsigned threads);
-    void encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records, unsigned threads);
+    bool encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records, unsigned threads);
     uint32_t draw_level();
     void lay_out(Block& block) const;
     void link_block(Block& block, unsigned threads);
@@ -327,6 +331,7 @@ class Graph {
     SlotTable by_key_;
     SlotTable by_row_;  // nodes only, by fingerprint
     bool coded_ = false;      // every node has a code
+    std::atomic<bool> told_{true};  // ... and every code tells something: else rows are compared, not codes
     size_t coded_rows_ = 0;   // rows there were when their mean was taken
     uint32_t slots_ = 0;
     std::atomic<size_t> live_count_{0};

@@ -63,7 +63,7 @@ inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t co
     reserve_rows(count);
     try {
         plan_rows(keys, rows, count, block);
-        if (coded_) encode_nodes(block.nodes, codes_, records_, threads);
+        if (coded_ && !encode_nodes(block.nodes, codes_, records_, threads)) told_ = false;
         lay_out(block);
         if (!loose) link_block(block, threads);
     } catch (...) {
@@ -131,25 +131,29 @@ inline void Graph::make_codes(const std::vector<uint32_t>& nodes, const char* ro
         return space_.probe(row, space_.scale_of(row), buffer.data());
     }));
     records.reserve(slots_);
-    encode_nodes(nodes, codes, records, threads);
+    bool told = encode_nodes(nodes, codes, records, threads);
     std::lock_guard<FairLock> guard(lock_);
+    told_ = told;
     codes_.set_center(codes.center());
     records_.swap(records);
     coded_rows_ = nodes.size() + count;
     coded_ = true;
 }
 
-inline void Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
+// False when a row could not be coded.
+inline bool Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
                                 unsigned threads) {
     std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+    std::atomic<bool> all{true};
     parallel_for(nodes.size(), threads, [&](unsigned worker, size_t at) {
         Scratch& own = *scratch[worker];
         uint32_t slot = nodes[at];
         own.code.rotated.resize(codes.padded());
         codes.rotate_row(space_.probe(rows_.at(slot), scales_[slot], own.probe.data()), own.code.rotated.data());
-        codes.encode(own.code.rotated.data(), records.at(slot));
+        if (!codes.encode(own.code.rotated.data(), records.at(slot))) all = false;
     });
     for (auto& one : scratch) give_back(std::move(one));
+    return all.load();
 }
 
 inline uint32_t Graph::take_slot() {
@@ -249,7 +253,7 @@ inline void Graph::link_block(Block& block, unsigned threads) {
 inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
     uint32_t slot = block.nodes[index];
     Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
-    if (coded_ && codes_.prepare(probe, scratch.code)) {
+    if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
         seek_links(CodeMeasure{*this, scratch.code}, block, index, scratch);
     } else {
         seek_links(RowMeasure{*this, probe}, block, index, scratch);

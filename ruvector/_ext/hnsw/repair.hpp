@@ -51,6 +51,7 @@ inline void Graph::release() noexcept {
     records_.clear();
     codes_.forget();
     coded_ = false;
+    told_ = true;
     scales_.clear();
     states_.clear();
     levels_.clear();

@@ -111,6 +111,8 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
                  const volatile uint8_t* cancel) const {
     const uint32_t* around = scratch.around.data();
     float* apart = scratch.apart.data();
+    // Equal rows count once: estimates must not decide which one of two such nodes fills a pool alone.
+    auto weight = [&](uint32_t slot) { return weighted ? std::min(members_[slot], 1u) : 1u; };
     size_t hops = 0;
     for (uint32_t slot; pool.next(&slot);) {
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
@@ -125,7 +127,7 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
                 __builtin_prefetch(list);
                 __builtin_prefetch(list + 64);
             }
-            pool.push(apart[at], around[at], weighted ? members_[around[at]] : 1);
+            pool.push(apart[at], around[at], weight(around[at]));
         }
     }
     return true;
@@ -163,6 +165,7 @@ template <class Measure, class Pool>
 bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel) const {
     bool weighted = odd_count_ != 0;
+    auto weight = [&](uint32_t slot) { return weighted ? std::min(members_[slot], 1u) : 1u; };
     scratch.visited.begin(slots_);
     pool.begin(ef);
     if (entry_ != EMPTY) {
@@ -170,7 +173,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         uint32_t start = descend(measure, 0, &best, scratch);
         if (start == EMPTY) return false;
         scratch.visited.mark(start);
-        pool.push(best, start, weighted ? members_[start] : 1);
+        pool.push(best, start, weight(start));
         if (!beam(measure, 0, pool, scratch, weighted, cancel)) return false;
     }
     // The loose ones last: a pool full of them would not admit the node where the walk begins.
@@ -183,7 +186,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             if (!scratch.visited.mark(slots[at])) continue;  // while many are being linked, lists lead to loose nodes
-            if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weighted ? members_[slots[at]] : 1);
+            if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weight(slots[at]));
         }
     }
     return true;
@@ -192,7 +195,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
 template <class Pool>
 int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel, int64_t* keys, float* distances) const {
-    if (coded_ && codes_.prepare(probe, scratch.code)) {
+    if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
         if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, ef, pool, scratch, cancel)) return -1;
         refine(probe, k, pool, scratch);
     } else {

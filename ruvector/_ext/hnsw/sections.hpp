@@ -91,7 +91,10 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
             for (float number : codes_.center()) {
                 if (!std::isfinite(number)) wrong = "the center of the codes is not finite";
             }
-            coded_ = true;
+            coded_ = told_ = true;
+            for (uint32_t slot : node_slots()) {
+                if (!codes_.is_coded(records_.at(slot))) told_ = false;
+            }
             coded_rows_ = live_count_.load();
         }
         if (wrong != nullptr) {
