@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from index_cases import hnsw, scaled, shared_data
+from index_cases import clustered, flat, hnsw, recall, scaled, shared_data
 
 from ruvector import kernels
 from ruvector.values import Metric
@@ -76,3 +76,11 @@ def test_real_rows_survive_deletes_and_updates():
     truth = np.sort(1 - asked @ unit.T, axis=1)
     answers = index.search_many(queries, 10, ef=100)
     assert found_share(np.array([distances for _, distances in answers]), truth) >= 0.98
+
+
+def test_bulk_build_leads_from_one_cluster_to_another():
+    rows, queries = clustered(scaled(12_000), 64, spread=0.2, seed=2), clustered(200, 64, spread=0.2, seed=9)
+    index, exact = hnsw(64, threads=0), flat(64)
+    for one in (index, exact):
+        one.upsert(np.arange(len(rows)), rows)
+    assert recall(index.search_many(queries, 10, ef=100), exact.search_many(queries, 10)) >= 0.99

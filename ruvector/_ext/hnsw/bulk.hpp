@@ -20,6 +20,7 @@ constexpr size_t INCOMING_MAX = 96;      // links back that are considered
 constexpr size_t REFINE_SHARE = 3;       // the beam of the second pass is this part of ef_construction ...
 constexpr size_t REFINE_WIDTH_MIN = 32;  // ... and at least so wide
 constexpr size_t SPLIT_DEPTH_MAX = 8;
+constexpr size_t STRANGERS = 32;         // random candidates of a node on an upper level
 constexpr float BYTE_LIMIT = 63.0f;
 
 struct Graph::Bulk {
@@ -130,6 +131,7 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
             bulk.counts[node] = 0;
         }
         gather_candidates(bulk, members, level, threads, scratch, cancel);
+        if (level != 0) offer_strangers(bulk, members, level, threads, scratch);
         if (stopped()) return;
         built_permille_ = level == 0 ? 350 : 50;
         choose_links(bulk, members, room(level), threads, scratch);
@@ -218,6 +220,31 @@ inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& me
     parallel_for(parts.size(), threads, [&](unsigned worker, size_t part) {
         if (level == 0) advance(50, 350, part, parts.size());
         divide(bulk, parts[part], 1, mix64(options_.seed + level) + part, scratch[worker], cancel);
+    });
+}
+
+// Offer every member some others at random. Leaves hold near ones only; of the upper levels, which lead from one region
+// to another, the links between regions must come from elsewhere.
+inline void Graph::offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
+                                   std::vector<BulkScratch>& scratch) const {
+    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
+        BulkScratch& own = scratch[worker];
+        uint32_t node = members[at];
+        uint64_t seed = mix64(options_.seed ^ (uint64_t(level) << 32 | node));
+        own.shifted.resize(std::max(own.shifted.size(), bulk.bytes));
+        bulk.shift(node, own.shifted.data());
+        own.edges.clear();
+        for (size_t turn = 0; turn < STRANGERS; ++turn) {
+            seed = mix64(seed + 0x9E3779B97F4A7C15ull);
+            uint32_t other = members[seed % members.size()];
+            if (other == node) continue;
+            const int8_t* code = bulk.code(other);
+            int32_t dot;
+            codes_.kernels_of().byte_dots(own.shifted.data(), &code, 1, bulk.bytes, &dot);
+            own.edges.push_back({bulk.apart(node, other, dot), other});
+        }
+        std::sort(own.edges.begin(), own.edges.end(), nearer);
+        offer(bulk, node, own.edges.data(), own.edges.size());
     });
 }
 

@@ -245,6 +245,8 @@ class Graph {
     void order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
     void gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
                            std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    void offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
+                         std::vector<BulkScratch>& scratch) const;
     void divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed, BulkScratch& scratch,
                 const volatile uint8_t* cancel) const;
     std::vector<std::vector<uint32_t>> split(const Bulk& bulk, const std::vector<uint32_t>& members, size_t depth,
