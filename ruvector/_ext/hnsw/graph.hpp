@@ -72,6 +72,7 @@ constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is wort
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
 constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it is looked whether all are reached
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
+constexpr size_t CODE_SLACK = 2;        // added to a beam on codes, and a sixteenth of it: estimates err at its border
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
 constexpr size_t SCRATCH_KEPT = 16;     // scratch spaces kept for the next searches

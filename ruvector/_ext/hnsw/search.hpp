@@ -196,7 +196,8 @@ template <class Pool>
 int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel, int64_t* keys, float* distances) const {
     if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
-        if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, ef, pool, scratch, cancel)) return -1;
+        size_t width = ef + ef / 16 + CODE_SLACK;
+        if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, width, pool, scratch, cancel)) return -1;
         refine(probe, k, pool, scratch);
     } else {
         if (!explore_guarded(RowMeasure{*this, probe}, Guard::ROWS, ef, pool, scratch, cancel)) return -1;
