@@ -315,6 +315,10 @@ begin
     wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
+    if ruvector.table_problem({id}) ~ '^column ' then
+      raise exception 'collection % does not fit its table any more: %', {name_literal}, ruvector.table_problem({id})
+        using errcode = '55000', hint = 'Detach the collection, then attach the column as it is now.';
+    end if;
     if fallback = 'error' and mode <> 'exact' then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';

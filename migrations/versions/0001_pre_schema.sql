@@ -54,7 +54,9 @@ create table ruvector.collection (
   table_schema text not null,
   table_name text not null,
   column_name text not null,
+  column_number int not null,       -- names may change, attribute numbers do not
   key_columns text[] not null,
+  key_numbers int[] not null,
   key_types text[] not null,
   vector_type text not null check (vector_type in ('vector', 'halfvec', 'bit', 'sparsevec')),
   dims int not null check (dims between 1 and 1000000000),

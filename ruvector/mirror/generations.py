@@ -53,11 +53,14 @@ def load_generation(
     store: GenerationStore,
     collection: Collection,
     *,
-    instance_id: str,
+    instance_id: str | None,
     is_confirmed: Callable[[str], bool],
     threads: int,
 ) -> tuple[Label, VectorIndex, dict[str, str]] | None:
-    """Open the newest usable generation; damaged, foreign and unconfirmed ones are reported and passed over."""
+    """Open the newest usable generation; damaged, foreign and unconfirmed ones are reported and passed over.
+
+    Without ``instance_id`` one of another history of the database will do, to be compared with the table.
+    """
     for path in store.list():
         try:
             generation = open_generation(path)
@@ -110,8 +113,8 @@ def _label_of(generation: Generation) -> Label:
     return Label(**fields)
 
 
-def _problem(label: Label, collection: Collection, *, instance_id: str) -> str:
-    if label.mirror_id != collection.id or label.instance_id != instance_id:
+def _problem(label: Label, collection: Collection, *, instance_id: str | None) -> str:
+    if label.mirror_id != collection.id or instance_id not in (None, label.instance_id):
         return "it belongs to another mirror or database"
     if label.options != options_to_json(collection.options):
         return "it was built with other options"

@@ -169,6 +169,11 @@ class Ledger:
             verified=json.dumps(mirror.verified),
         )
 
+    def follow(self) -> str:
+        """Bring the registration up to date with its table; return what stops that, or nothing."""
+        row = self._one("follow")
+        return str(row[0] or "") if row else ""
+
     def note_event(self, kind: str, detail: Mapping[str, object]) -> None:
         """Leave word of something that status and doctor show later."""
         self._run("note_event", kind=kind, detail=json.dumps(dict(detail)), kept=limits.EVENTS_KEPT)

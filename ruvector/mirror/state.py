@@ -25,6 +25,7 @@ class MirrorState(StrEnum):
     COPYING = "copying"
     CATCHING_UP = "catching_up"
     LIVE = "live"
+    RECONCILING = "reconciling"
     UNREACHABLE = "unreachable"
     STALE = "stale"
     STOPPED = "stopped"

@@ -19,7 +19,7 @@ from ruvector.errors import (
     RuvectorError,
     StaleOwner,
 )
-from ruvector.index import BuildProgress, options_to_json
+from ruvector.index import BuildProgress, VectorIndex, options_to_json
 from ruvector.mirror import generations, verify
 from ruvector.mirror.apply import catch_up, write_rows
 from ruvector.mirror.generations import Label
@@ -154,7 +154,7 @@ class MirrorWorker:
         if self._identity is not None and not self._identity.is_original:
             raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
         also: set[str] = set()
-        if not self._go_back(also) and not self._load():
+        if not self._go_back(also) and not self._load() and not self._reconcile():
             self._copy(resume=None)
         self._build()
         self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
@@ -220,6 +220,54 @@ class MirrorWorker:
         self._checkpoint_changes = self.mirror.changes_applied
         return True
 
+    def inherit(self, mirror: Mirror) -> None:
+        """Begin with the index of a worker that was stopped: what still fits needs no copy."""
+        if mirror.collection.options == self.mirror.collection.options:
+            self.mirror.index, self.mirror.unindexed = mirror.index, mirror.unindexed
+
+    def _reconcile(self) -> bool:
+        """Compare an index whose history is not known with the table, and repair it (section 6).
+
+        False when there is none, or when so much differs that a copy is cheaper.
+        """
+        reader, ledger = self._parts()
+        mirror = self.mirror
+        if len(mirror.index) == 0:
+            loaded = generations.load_generation(
+                self._store,
+                mirror.collection,
+                instance_id=None,
+                is_confirmed=lambda _: True,
+                threads=self._settings.threads,
+            )
+            if loaded is None or loaded[0].phase != "complete":
+                return False
+            _, mirror.index, mirror.unindexed.reasons = loaded
+        self._begin(mirror.index)
+        total = max(len(mirror.index), 1)
+        work = verify.Verification(repair=True)
+        while not work.is_done:
+            self._check_stop()
+            work.step(mirror, reader)
+            found = work.findings
+            if found.differences > max(limits.RECONCILE_DIFFERENCES_MAX, limits.RECONCILE_SHARE_MAX * found.checked):
+                logger.info("%s differs too much from its table, it is copied again", mirror.collection.name)
+                return False
+            mirror.put_off(MirrorState.RECONCILING, f"comparing with the table: {found.checked} of about {total} rows")
+            self._publish()
+        ledger.note_event("reconciled", work.findings.report())
+        return True
+
+    def _begin(self, index: VectorIndex) -> None:
+        """Take the present as the position from which changes count: none may be trimmed any more."""
+        reader, ledger = self._parts()
+        self._checkpoint_id = random_uuid()
+        with reader.at_snapshot() as (start, _):
+            pass
+        ledger.begin_copy(start, self._checkpoint_id)
+        self.mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+        self._checkpoint_changes = -1  # a complete generation is due as soon as the mirror has caught up
+
     # ---- first copy ------------------------------------------------------------------------------------------------
 
     def _copy(self, *, resume: Label | None) -> None:
@@ -228,17 +276,12 @@ class MirrorWorker:
         mirror = self.mirror
         last_key, copied = None, 0
         if resume is None:
-            self._checkpoint_id = random_uuid()
-            with reader.at_snapshot() as (start, _):
-                pass
-            ledger.begin_copy(start, self._checkpoint_id)
-            ledger.set_token(_COPYING_TOKEN + self._checkpoint_id)
             mirror.unindexed.reasons = {}
-            index = generations.fresh_index(mirror.collection, threads=self._settings.threads)
-            mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+            self._begin(generations.fresh_index(mirror.collection, threads=self._settings.threads))
+            ledger.set_token(_COPYING_TOKEN + self._checkpoint_id)
         else:
             last_key, copied = resume.last_key, resume.rows_copied
-        self._checkpoint_changes = -1  # a complete generation is due as soon as the copy has caught up
+            self._checkpoint_changes = -1
         total = reader.row_estimate()
         mirror.put_off(MirrorState.COPYING, "first copy")
         started, copied_before, saved_at, save_cost = self._clock.now(), copied, self._clock.now(), 0.0
@@ -315,7 +358,8 @@ class MirrorWorker:
         with reader.at_snapshot():
             drift = reader.drift()
         if drift:
-            raise NotLive(drift, hint="Detach the collection and attach it again.")
+            problem = self._parts()[1].follow()
+            raise NotLive(problem or f"{drift}; the mirror follows", hint="See ruvector doctor.")
 
     def _run_errands(self, reader: TableReader) -> None:
         """Do a slice of every verification that somebody waits for."""

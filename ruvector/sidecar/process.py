@@ -156,14 +156,17 @@ class Sidecar:
             raise NotInstalled(
                 f"schema ruvector has version {identity.installed_version or 'unknown'}, this program {__version__}"
             )
+        self._adopt()
         collections = load_collections(self._connection)
-        if not identity.is_original:
-            logger.warning("the database was restored, cloned or upgraded: all collections are copied again")
-            adopt_database(self._connection, collections)
-            collections = load_collections(self._connection)
         with db.translated():
             self._connection.execute(db.query("mirror", "remove_foreign_tokens").encode())
         return collections
+
+    def _adopt(self) -> None:
+        """Make a restored, cloned or upgraded database one of its own, with mirrors that start from a comparison."""
+        if self._connection is not None and not read_identity(self._connection).is_original:
+            logger.warning("the database was restored, cloned or upgraded: all rows are compared with the files here")
+            adopt_database(self._connection, load_collections(self._connection))
 
     def _backend(self) -> ProductBackend:
         if self._connection is None:
@@ -228,6 +231,7 @@ class Sidecar:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = db.connect(self._settings.dsn, application_name="ruvector sidecar")
+                    self._adopt()
                     self._register_gate()
                 self._reconcile(load_collections(self._connection))
             except (DatabaseUnreachable, DatabaseError) as error:
@@ -237,15 +241,20 @@ class Sidecar:
                 self._stop.wait(1.0)
 
     def _reconcile(self, collections: Sequence[Collection]) -> None:
-        """Start a worker for every new collection, end those whose collection is gone; twice equals once."""
+        """Start a worker for every new or changed collection, end those whose collection is gone; twice equals once."""
         running = {worker.mirror.collection.id: worker for worker in self._workers.all()}
         wanted = {collection.id: collection for collection in collections}
         gone = [running.pop(number) for number in set(running).difference(wanted)]
         started = []
         for number, collection in wanted.items():
-            if number not in running:
+            old = running.get(number)
+            if old is None or old.mirror.collection != collection:
                 running[number] = self._new_worker(collection)
                 started.append(running[number])
+                if old is not None:
+                    logger.info("collection %s changed: its mirror follows", collection.name)
+                    old.stop()
+                    running[number].inherit(old.mirror)
         self._workers.set(running)
         for worker in started:
             worker.start()

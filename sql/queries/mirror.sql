@@ -24,10 +24,11 @@ UPDATE ruvector.collection SET table_oid = (4294967295 - id)::oid;
 
 -- name: find_table_oids
 -- The tables of the same names here.
-UPDATE ruvector.collection c SET table_oid = t.oid,
+UPDATE ruvector.collection c SET table_oid = t.oid, key_numbers = ruvector.column_numbers(t.oid, c.key_columns),
+  column_number = (ruvector.column_numbers(t.oid, ARRAY[c.column_name]))[1],
   fingerprint = ruvector.fingerprint(t.oid, c.key_columns || c.column_name, c.id)
 FROM ruvector.collection n, LATERAL (SELECT to_regclass(format('%I.%I', n.table_schema, n.table_name))::oid) t (oid)
-WHERE n.id = c.id AND t.oid IS NOT NULL;
+WHERE n.id = c.id AND t.oid IS NOT NULL AND NOT ruvector.column_numbers(t.oid, c.key_columns || c.column_name) @> ARRAY[NULL::int];
 
 -- name: restart_trim
 -- From now on this server's transactions count.
@@ -91,6 +92,10 @@ ON CONFLICT (mirror_id) DO UPDATE SET state = excluded.state, reason = excluded.
   rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, rows_per_second = excluded.rows_per_second,
   eta_seconds = excluded.eta_seconds, unindexed = excluded.unindexed, stats = excluded.stats,
   verified = excluded.verified, updated_at = excluded.updated_at;
+
+-- name: follow
+-- Bring the registration up to date with its table; NULL when that is done, else what stops it.
+SELECT ruvector.follow(%(mirror)s);
 
 -- name: note_event
 -- Something that somebody should know of later; only the newest events of a mirror are kept.
