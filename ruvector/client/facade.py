@@ -297,7 +297,7 @@ class Client:
 
     def health(self) -> list[dict[str, Any]]:
         """Return for every mirror what doctor looks at: state, table, triggers, definition, changelog."""
-        return self._all("collections", {}, group="doctor")
+        return self._all("collections", {"alarm_seconds": limits.ALARM_SECONDS}, group="doctor")
 
     def simd_info(self) -> str:
         """Return the line in which the sidecar names its kernels; raise SidecarUnreachable when none answers."""
