@@ -16,10 +16,12 @@ begin
       hint = 'Start it with: ruvector run';
   end if;
   begin
+    -- Bound to the channel the login proves both sides to each other, without any authority for certificates.
     perform @dblink@.dblink_connect('ruvector_link', format(
       'host=%s port=%s user=%s password=%s dbname=ruvector connect_timeout=2 application_name=ruvector_bridge '
-      'sslmode=prefer gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000',
-      gate.host, gate.port, gate.login, gate.password));
+      'gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000 %s',
+      gate.host, gate.port, gate.login, gate.password,
+      case when gate.is_encrypted then 'sslmode=require channel_binding=require' else 'sslmode=prefer' end));
   exception when sqlstate '08001' then
     raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
       detail = sqlerrm, hint = 'Start it with: ruvector run';

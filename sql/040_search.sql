@@ -186,7 +186,7 @@ declare
   started constant timestamptz := clock_timestamp();
   asking constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
   state record; body text; asked_at timestamptz; answered_at timestamptz; is_fresh boolean := false;
-  truncated_seen boolean; logged text[];
+  truncated_seen boolean; logged text[]; scanned int;
 begin
   dirty := '{}'; overlaid := 0;
   if wanted not between 1 and 20000 then
@@ -252,7 +252,8 @@ begin
     return;
   end if;
   returned := cardinality(keys);
-  select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated) into logged, truncated_seen
+  select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated), count(*)
+    into logged, truncated_seen, scanned
     from (select case when not l.truncated then {log_key} end as key, l.truncated
             from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
           union all
@@ -263,7 +264,8 @@ begin
     overlaid := cardinality(logged);
     dirty := dirty || logged;
   end if;
-  if cardinality(dirty) > dirty_max then refusal := 'too many recent changes'; return; end if;
+  -- Rows, not only keys: the limit may have cut off the changes of further keys.
+  if greatest(scanned, cardinality(dirty)) > dirty_max then refusal := 'too many recent changes'; return; end if;
   if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
   if explained then
     report := report || jsonb_build_object(

@@ -32,6 +32,7 @@ create table ruvector.gate (
   only_one boolean primary key default true check (only_one),
   host text,
   port int,
+  is_encrypted boolean not null default false,
   login text not null default 'bridge',
   password text not null default replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
   updated_at timestamptz

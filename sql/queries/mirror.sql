@@ -98,8 +98,9 @@ SELECT s.inner_key, s.outer_key, g.login, g.password FROM ruvector.secret s, ruv
 
 -- name: set_gate
 -- Where the database finds this sidecar.
-UPDATE ruvector.gate SET host = %(host)s, port = %(port)s, updated_at = clock_timestamp()
-WHERE host IS DISTINCT FROM %(host)s OR port IS DISTINCT FROM %(port)s;
+UPDATE ruvector.gate
+SET host = %(host)s, port = %(port)s, is_encrypted = %(is_encrypted)s, updated_at = clock_timestamp()
+WHERE (host, port, is_encrypted) IS DISTINCT FROM (%(host)s, %(port)s, %(is_encrypted)s);
 
 -- name: prepare_pulse
 -- What a crash takes away is older than the crash: nobody needs to wait for the disk.

@@ -83,8 +83,8 @@ def test_psql_shows_errors_with_their_fields(psql, bridge_server):
     assert done.returncode == 1
     assert 'ERROR:  42704: collection "d" does not exist' in done.stderr
     assert "HINT:  List them with" in done.stderr
-    done = run(psql, tcp_dsn(bridge_server), "-c", "\\d")
-    assert "0A000" in run(psql, tcp_dsn(bridge_server), "-v", "VERBOSITY=verbose", "-c", "\\d").stderr
+    done = run(psql, tcp_dsn(bridge_server), "-v", "VERBOSITY=verbose", "-c", "SELECT * FROM items")
+    assert "0A000" in done.stderr
     assert "HINT" in done.stderr
 
 
@@ -96,7 +96,7 @@ def test_psql_with_a_wrong_password_is_refused(psql, bridge_server):
 
 def test_psql_binds_parameters_and_fetches_in_portions(psql, bridge_server):
     done = run(psql, tcp_dsn(bridge_server), "-v", "FETCH_COUNT=2", "-c", "SELECT * FROM ruvector_count_to(5)")
-    assert done.stdout.split() == ["1", "2", "3", "4", "5"] or "DECLARE is not supported" in done.stderr
+    assert done.stdout.split() == ["1", "2", "3", "4", "5"]
     described = run(psql, tcp_dsn(bridge_server), input="SELECT * FROM ruvector_count_to($1) \\gdesc\n")
     assert described.returncode == 0
 
