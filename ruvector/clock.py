@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from typing import Protocol
@@ -19,6 +20,10 @@ class Clock(Protocol):
         """Wait."""
         ...
 
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, at most so long; tell whether it is."""
+        ...
+
 
 class SystemClock:
     """The real clock."""
@@ -30,6 +35,10 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Wait this many seconds."""
         time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, at most so long; tell whether it is."""
+        return event.wait(seconds)
 
 
 def random_token() -> str:

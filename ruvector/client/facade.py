@@ -90,6 +90,11 @@ class Client:
         if on_notice is not None:
             connection.add_notice_handler(lambda diagnostic: on_notice(diagnostic.message_primary or ""))
 
+    @property
+    def api(self) -> sql.Identifier:
+        """Return the schema of the functions ruvector_*."""
+        return self._api
+
     def __enter__(self) -> Self:
         """Return the client; the connection is closed at the end of the block."""
         return self
@@ -176,6 +181,10 @@ class Client:
             if collection.name == name:
                 return collection
         raise CollectionNotFound(name)
+
+    def index_stats(self, name: str) -> dict[str, Any]:
+        """Return size, dimensions, options and state of the index of a collection."""
+        return dict(self._one("index_stats", {"name": name})["ruvector_index_stats"])
 
     # ---- search --------------------------------------------------------------------------------------------------
 

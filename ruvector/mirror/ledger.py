@@ -66,10 +66,10 @@ def adopt_database(connection: db.Connection, collections: list[Collection]) -> 
 
 
 class Ledger:
-    """The rows of one mirror and sidecar, over a connection of its own; not thread-safe."""
+    """The rows of one mirror and sidecar, over a connection that it takes over; not thread-safe."""
 
-    def __init__(self, dsn: str | None, collection: Collection, *, name: str) -> None:
-        self._connection = db.connect(dsn, application_name=f"ruvector ledger {collection.name}"[:63])
+    def __init__(self, connection: db.Connection, collection: Collection, *, name: str) -> None:
+        self._connection = connection
         self._statements = TableStatements(collection)
         self._key = {"mirror": collection.id, "name": name}
         self.epoch = 0

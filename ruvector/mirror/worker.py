@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ruvector import limits
+from ruvector import db, limits
 from ruvector.capture.reader import TableReader
 from ruvector.clock import Clock, random_token, random_uuid
 from ruvector.errors import (
@@ -48,14 +48,40 @@ class WorkerSettings:
     scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All input and output of a worker besides its clock: what the simulator puts its own in place of."""
+
+    connect: Callable[[], tuple[TableReader, Ledger]]
+    store: GenerationStore
+
+
+def real_ports(collection: Collection, settings: WorkerSettings) -> Ports:
+    """Return connections to the database of the settings, and the files of their folder."""
+
+    def connect() -> tuple[TableReader, Ledger]:
+        reader = TableReader(settings.dsn, collection)
+        try:
+            connection = db.connect(settings.dsn, application_name=f"ruvector ledger {collection.name}"[:63])
+            return reader, Ledger(connection, collection, name=settings.name)
+        except BaseException:
+            reader.close()
+            raise
+
+    return Ports(connect, GenerationStore(settings.folder))
+
+
 class MirrorWorker:
     """Owns one mirror: the only thread that writes its index, its files and its rows in the database."""
 
-    def __init__(self, collection: Collection, settings: WorkerSettings, clock: Clock) -> None:
+    def __init__(
+        self, collection: Collection, settings: WorkerSettings, clock: Clock, *, ports: Ports | None = None
+    ) -> None:
         self.mirror = Mirror(collection, generations.fresh_index(collection, threads=settings.threads))
         self._settings = settings
         self._clock = clock
-        self._store = GenerationStore(settings.folder)
+        self._ports = ports if ports is not None else real_ports(collection, settings)
+        self._store = self._ports.store
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -111,7 +137,7 @@ class MirrorWorker:
                 logger.exception("mirror of %s: unexpected error", self.mirror.collection.name)
                 self._give_up(MirrorState.STALE, InternalError(f"unexpected {type(error).__name__}, see the log"))
             pause = min(pause * 2, 5.0)
-            self._stop.wait(pause)
+            self._clock.wait(self._stop, pause)
         self._close()
 
     def run_once(self) -> None:
@@ -141,8 +167,7 @@ class MirrorWorker:
 
     def _connect(self) -> None:
         self._close()
-        self._reader = TableReader(self._settings.dsn, self.mirror.collection)
-        self._ledger = Ledger(self._settings.dsn, self.mirror.collection, name=self._settings.name)
+        self._reader, self._ledger = self._ports.connect()
         self._identity = self._ledger.identity()
         self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
 
@@ -349,7 +374,7 @@ class MirrorWorker:
             self._publish()
             pause = limits.POLL_SECONDS_MIN if batch.changes else min(pause * 2, limits.POLL_SECONDS_MAX)
             if not self._errands:
-                self._wake.wait(pause)
+                self._clock.wait(self._wake, pause)
                 self._wake.clear()
         self._leave()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector import __version__, kernels
-from ruvector.bridge.backend import SEARCH_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
+from ruvector.bridge.backend import CALL_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
 from ruvector.bridge.scram import ScramVerifier
 from ruvector.clock import Clock
 from ruvector.errors import DimensionMismatch, InvalidParameter
@@ -20,7 +21,7 @@ from ruvector.index import Vectors
 from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker
-from ruvector.sidecar.answers import Secrets, answer_search
+from ruvector.sidecar.answers import SearchRequest, Secrets, answer_search
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.surface import registry
@@ -163,11 +164,12 @@ class ProductBackend:
 
     def rpc_search(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed search of the database."""
-        return answer_search(self._workers.by_id(), self._secrets.open(payload), cancel, now=self._clock.now())
+        request = SearchRequest.parse(self._secrets.open(payload))
+        return answer_search(self._workers.by_id(), request, cancel, clock=self._clock)
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed function call of the database; each row is one JSON document."""
-        request = self._secrets.open(payload)
+        request = json.loads(self._secrets.open(payload))
         access = "admin" if request["access"] == "admin" else "user"
         seconds = int(request["deadline_ms"]) / 1000
         if access == "admin":
@@ -177,7 +179,7 @@ class ProductBackend:
         documents = registry.invoke_json(
             str(request["function"]), ProductContext(self._workers, cancel=cancel), request["arguments"], access=access
         )
-        return RowSet(SEARCH_COLUMNS, [("v", document, None) for document in documents])
+        return RowSet(CALL_COLUMNS, [("v", document, None) for document in documents])
 
     def describe(self, function: str) -> Signature:
         """Return the signature of a function."""
