@@ -33,6 +33,7 @@ CHECKPOINT_SECONDS = 60.0  # seconds after which pending changes are written to 
 CHECKPOINT_SHARE_MAX = 0.1  # part of the time that may go into writing generations
 COPY_SAVE_SECONDS = 10.0  # work that a kill during the first copy may cost
 STATUS_SECONDS = 1.0  # pause between two status rows of a mirror that changes
+LEASE_SECONDS = 6.0  # a sidecar that was not heard of for so long loses the right to answer to one that stands by
 PULSE_SECONDS = 1.0  # pause between two signs of life; the database refuses to ask after 4 s of silence
 HEARTBEAT_SECONDS = 30.0  # the same for one that does not
 DRIFT_CHECK_SECONDS = 0.5  # pause between two looks at the definition of the table

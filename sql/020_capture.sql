@@ -190,6 +190,7 @@ begin
   end loop;
   execute format('drop table if exists ruvector.changelog_%s', mirror);
   delete from ruvector.live where mirror_id = mirror;
+  delete from ruvector.copying where mirror_id = mirror;
   delete from ruvector.collection where id = mirror;
   -- The sidecar keeps its rights as long as another mirror needs them.
   for target in

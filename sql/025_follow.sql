@@ -1,3 +1,16 @@
+-- Whether a lease of this epoch is in force, and stays so until the end of the transaction; NULL asks for nothing.
+create or replace function ruvector.holds(lease_epoch bigint) returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if lease_epoch is null then
+    return true;
+  end if;
+  perform from ruvector.lease l where l.epoch = lease_epoch for share;
+  return found;
+end $$;
+revoke all on function ruvector.holds(bigint) from public;
+
 -- What happens to a mirror when its table changes: the registration follows, or says why it cannot.
 
 -- What is wrong with the triggers of a mirror; NULL when nothing is.

@@ -7,6 +7,6 @@ grant execute on function ruvector.setting(text), ruvector.setting_int(text, int
   ruvector.filter_literal(text, text, jsonb), ruvector.deadline_ms(), ruvector.call(text, jsonb),
   ruvector.table_problem(int) to ruvector_user;
 grant execute on function ruvector.setting(text), ruvector.fingerprint(oid, text[], int), ruvector.tree_of(oid),
-  ruvector.is_key(oid, int[]), ruvector.column_numbers(oid, text[]), ruvector.follow(int) to ruvector_sidecar;
+  ruvector.is_key(oid, int[]), ruvector.column_numbers(oid, text[]), ruvector.follow(int), ruvector.holds(bigint) to ruvector_sidecar;
 -- For a restored dump or a clone, where the tables have other OIDs.
 grant update (table_oid, column_number, key_numbers, fingerprint) on ruvector.collection to ruvector_sidecar;

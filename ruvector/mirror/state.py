@@ -24,6 +24,7 @@ class MirrorState(StrEnum):
     NEW = "new"
     COPYING = "copying"
     CATCHING_UP = "catching_up"
+    STANDBY = "standby"
     LIVE = "live"
     RECONCILING = "reconciling"
     UNREACHABLE = "unreachable"

@@ -23,7 +23,7 @@ from ruvector.index import BuildProgress, VectorIndex, options_to_json
 from ruvector.mirror import generations, verify
 from ruvector.mirror.apply import catch_up, write_rows
 from ruvector.mirror.generations import Label
-from ruvector.mirror.ledger import Identity, Ledger
+from ruvector.mirror.ledger import Identity, LeaseEpoch, Ledger
 from ruvector.mirror.recent import RecentChanges
 from ruvector.mirror.scrub import Scrub
 from ruvector.mirror.state import CopyProgress, Mirror, MirrorState
@@ -31,8 +31,6 @@ from ruvector.store import GenerationStore
 from ruvector.values import Collection
 
 logger = logging.getLogger(__name__)
-
-_COPYING_TOKEN = "copying:"  # noqa: S105 - a marker that no request can carry, gone after a crash of the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,14 @@ class Ports:
     store: GenerationStore
 
 
-def real_ports(collection: Collection, settings: WorkerSettings) -> Ports:
+def real_ports(collection: Collection, settings: WorkerSettings, lease: LeaseEpoch | None = None) -> Ports:
     """Return connections to the database of the settings, and the files of their folder."""
 
     def connect() -> tuple[TableReader, Ledger]:
         reader = TableReader(settings.dsn, collection)
         try:
             connection = db.connect(settings.dsn, application_name=f"ruvector ledger {collection.name}"[:63])
-            return reader, Ledger(connection, collection, name=settings.name)
+            return reader, Ledger(connection, collection, name=settings.name, lease=lease)
         except BaseException:
             reader.close()
             raise
@@ -75,12 +73,21 @@ class MirrorWorker:
     """Owns one mirror: the only thread that writes its index, its files and its rows in the database."""
 
     def __init__(
-        self, collection: Collection, settings: WorkerSettings, clock: Clock, *, ports: Ports | None = None
+        self,
+        collection: Collection,
+        settings: WorkerSettings,
+        clock: Clock,
+        *,
+        ports: Ports | None = None,
+        lease: LeaseEpoch | None = None,
     ) -> None:
+        """Start without rows. With a lease the mirror answers only while its epoch is held, and stands by otherwise."""
         self.mirror = Mirror(collection, generations.fresh_index(collection, threads=settings.threads))
         self._settings = settings
         self._clock = clock
-        self._ports = ports if ports is not None else real_ports(collection, settings)
+        self._ports = ports if ports is not None else real_ports(collection, settings, lease)
+        self._lease = lease
+        self._answers_since = 0  # the epoch of the lease under which the token was set
         self._store = self._ports.store
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -173,7 +180,7 @@ class MirrorWorker:
 
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
-        reader, ledger = self._parts()
+        reader, _ = self._parts()
         self._store.remove_partial()  # what a kill left half-written is as large as the index
         self._check_drift(reader)
         if self._identity is not None and not self._identity.is_original:
@@ -190,10 +197,22 @@ class MirrorWorker:
         if self._checkpoint_changes < 0:
             self._checkpoint()
         self.mirror.followed_at = self._clock.now()
-        token = random_token()
-        ledger.set_token(token)
-        self.mirror.go_live(token)
+        self._answer_or_stand_by()
         self._publish(force=True)
+
+    def _answer_or_stand_by(self) -> None:
+        """Answer while this sidecar holds the lease: only then the database asks it."""
+        epoch = 1 if self._lease is None else self._lease()
+        is_live = self.mirror.state is MirrorState.LIVE
+        if is_live and epoch == self._answers_since:
+            return
+        token = random_token()
+        if epoch and self._parts()[1].set_token(token):
+            self._answers_since = epoch
+            self.mirror.go_live(token)
+            self._publish(force=True)
+        elif is_live or self.mirror.state is not MirrorState.STANDBY:
+            self.mirror.put_off(MirrorState.STANDBY, "another sidecar answers; this one follows")
 
     def _go_back(self, also: set[str]) -> bool:
         """After a lost connection: return to the last checkpoint that the database confirms.
@@ -231,7 +250,7 @@ class MirrorWorker:
         self.mirror.unindexed.reasons = reasons
         self._checkpoint_id = label.checkpoint_id
         if label.phase == "copying":
-            if ledger.token() != _COPYING_TOKEN + label.checkpoint_id:
+            if ledger.copy_mark() != label.checkpoint_id:
                 return False  # the server crashed meanwhile: rows copied before may have vanished with it
             ledger.take_over()
             self.mirror.replace(index, RecentChanges(horizon=label.snapshot.xmax - 1), label.snapshot)
@@ -303,7 +322,7 @@ class MirrorWorker:
         if resume is None:
             mirror.unindexed.reasons = {}
             self._begin(generations.fresh_index(mirror.collection, threads=self._settings.threads))
-            ledger.set_token(_COPYING_TOKEN + self._checkpoint_id)
+            ledger.mark_copy(self._checkpoint_id)
         else:
             last_key, copied = resume.last_key, resume.rows_copied
             self._checkpoint_changes = -1
@@ -365,6 +384,7 @@ class MirrorWorker:
             began = self._clock.now()
             batch = catch_up(self.mirror, reader)
             self.mirror.followed_at = began
+            self._answer_or_stand_by()
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)

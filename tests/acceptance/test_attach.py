@@ -166,6 +166,7 @@ def traces(connection):
         " UNION ALL SELECT 'usage' FROM pg_namespace n WHERE n.nspname <> 'ruvector'"
         " AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 'ruvector_sidecar'::regrole)"
         " UNION ALL SELECT 'row' FROM ruvector.collection UNION ALL SELECT 'token' FROM ruvector.live"
+        " UNION ALL SELECT 'mark' FROM ruvector.copying"
         " UNION ALL SELECT 'status' FROM ruvector.mirror_status UNION ALL SELECT 'trim' FROM ruvector.trimmed"
         " UNION ALL SELECT 'consumer' FROM ruvector.consumer"
     ).fetchall()
