@@ -17,6 +17,7 @@ from ruvector.errors import (
     NotLive,
     RuvectorError,
     StaleOwner,
+    StoreDamaged,
 )
 from ruvector.index import BuildProgress, options_to_json
 from ruvector.mirror import generations, verify
@@ -68,6 +69,7 @@ class MirrorWorker:
         self._published: tuple[object, ...] = ()
         self._published_at = 0.0
         self._drift_checked_at = 0.0
+        self._is_distrustful = False  # files turned out damaged, or nobody waits: read all of a generation first
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -102,6 +104,7 @@ class MirrorWorker:
             except (DatabaseUnreachable, DatabaseError) as error:
                 self._give_up(MirrorState.UNREACHABLE, error)
             except RuvectorError as error:
+                self._is_distrustful |= isinstance(error, StoreDamaged)
                 self._give_up(MirrorState.STALE, error)
             except Exception as error:
                 logger.exception("mirror of %s: unexpected error", self.mirror.collection.name)
@@ -112,6 +115,7 @@ class MirrorWorker:
 
     def run_once(self) -> None:
         """Recover, apply everything committed so far, checkpoint, and end; errors are raised."""
+        self._is_distrustful = True
         try:
             self._connect()
             self._recover()
@@ -158,6 +162,7 @@ class MirrorWorker:
             self._check_stop()
         if self._checkpoint_changes < 0:
             self._checkpoint()
+        self._is_distrustful = False
         self.mirror.followed_at = self._clock.now()
         token = random_token()
         ledger.set_token(token)
@@ -170,7 +175,7 @@ class MirrorWorker:
         A crash may have taken transactions that were applied here; their keys are read again.
         """
         ledger = self._parts()[1]
-        if self.mirror.position is None or self._checkpoint_changes < 0:
+        if self.mirror.position is None or self._checkpoint_changes < 0 or self._is_distrustful:
             return False
         consumer = ledger.consumer()
         position = consumer.position_of(self._checkpoint_id) if consumer else None
@@ -193,6 +198,7 @@ class MirrorWorker:
             instance_id=self._identity.instance_id,
             is_confirmed=lambda checkpoint_id: consumer.position_of(checkpoint_id) is not None,
             threads=self._settings.threads,
+            is_read_first=self._is_distrustful,
         )
         if loaded is None:
             return False
@@ -294,6 +300,7 @@ class MirrorWorker:
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
+            self.mirror.index.verified(0)  # raises when a page that was not read at start is damaged
             if self._checkpoint_due():
                 self._checkpoint()
             self._publish()
