@@ -15,7 +15,7 @@ from ruvector.errors import StoreError
 from ruvector.index import KeyedIndex, VectorIndex, options_to_json, unread_sections
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
-from ruvector.store import Generation, GenerationStore, open_generation, write_generation
+from ruvector.store import Generation, GenerationStore, read_all
 from ruvector.values import Collection
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,10 @@ class Label:
 
 def save_generation(store: GenerationStore, mirror: Mirror, label: Label) -> Path:
     """Write the index and its label; durable when this returns."""
-    path = store.new_path()
     sections = {_PREFIX + name: array for name, array in mirror.index.sections().items()}
     reasons = json.dumps(mirror.unindexed.reasons).encode()
     sections["unindexed"] = np.frombuffer(reasons, dtype=np.uint8)
-    write_generation(path, sections, meta={"label": asdict(label)})
-    return path
+    return store.write(sections, meta={"label": asdict(label)})
 
 
 def load_generation(
@@ -68,7 +66,7 @@ def load_generation(
     """
     for path in store.list():
         try:
-            with open_generation(path, unread=_nothing if is_read_first else _unread) as generation:
+            with store.open(path, unread=read_all if is_read_first else _unread) as generation:
                 label = _label_of(generation)
                 problem = _problem(label, collection, instance_id=instance_id)
                 if not problem and not is_confirmed(label.checkpoint_id):
@@ -98,16 +96,12 @@ def _unread(meta: Mapping[str, Any]) -> list[str]:
     return [_PREFIX + name for name in unread_sections(label if isinstance(label, dict) else {})]
 
 
-def _nothing(_: Mapping[str, Any]) -> list[str]:
-    return []
-
-
 def keep_only(store: GenerationStore, checkpoint_ids: set[str]) -> None:
     """Remove generations that belong to no confirmed checkpoint; of one checkpoint the newest stays."""
     seen: set[str] = set()
     for path in store.list():
         try:
-            with open_generation(path, verify=False) as generation:
+            with store.open(path, verify=False) as generation:
                 checkpoint_id = _label_of(generation).checkpoint_id
         except StoreError:
             checkpoint_id = ""
