@@ -138,7 +138,7 @@ class MirrorWorker:
         self._reader = TableReader(self._settings.dsn, self.mirror.collection)
         self._ledger = Ledger(self._settings.dsn, self.mirror.collection, name=self._settings.name)
         self._identity = self._ledger.identity()
-        self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
+        self.mirror.database = (self._identity.server_started_at, self._identity.database_oid)
 
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
