@@ -122,8 +122,12 @@ as $$ select ruvector.call_as('user', function_name, arguments, ruvector.deadlin
 revoke all on function ruvector.call(text, jsonb) from public;
 grant execute on function ruvector.call(text, jsonb) to ruvector_user;
 
--- The same for what only the owner of the schema may ask; such work may take a minute.
+-- The same for what only the owner of the schema may ask; without statement_timeout such work may take an hour.
 create or replace function ruvector.call_admin(function_name text, arguments jsonb) returns setof jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$ select ruvector.call_as('admin', function_name, arguments, greatest(60000, ruvector.deadline_ms())) $$;
+as $$
+select ruvector.call_as('admin', function_name, arguments,
+  case when current_setting('statement_timeout')::interval > interval '0' then greatest(60000, ruvector.deadline_ms())
+  else 3600000 end)
+$$;
 revoke all on function ruvector.call_admin(text, jsonb) from public;

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ruvector import __version__, kernels, limits
+from ruvector import __version__, kernels
 from ruvector.bridge.backend import CALL_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
 from ruvector.bridge.scram import ScramVerifier
 from ruvector.clock import Clock
@@ -135,9 +135,8 @@ class ProductContext:
 
     def verify(self, name: str, *, sample: int, full: bool, repair: bool) -> Mapping[str, object]:
         """Compare table and mirror; the mirror's own thread does it between two batches."""
-        # Below the deadline of the request, so that the caller learns why.
         return self._workers.by_name(name).verify(
-            sample=sample, full=full, repair=repair, seconds=limits.REQUEST_SECONDS_MAX - 5
+            sample=sample, full=full, repair=repair, check=self._cancel.check if self._cancel is not None else None
         )
 
     def _hits(self, mirror: Mirror, query: Vectors, *, k: int, ef: int | None) -> list[Hit]:
@@ -170,8 +169,12 @@ class ProductBackend:
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed function call of the database; each row is one JSON document."""
         request = json.loads(self._secrets.open(payload))
-        cancel.expire_within(int(request["deadline_ms"]) / 1000)
         access = "admin" if request["access"] == "admin" else "user"
+        seconds = int(request["deadline_ms"]) / 1000
+        if access == "admin":
+            cancel.allow(seconds)
+        else:
+            cancel.expire_within(seconds)
         documents = registry.invoke_json(
             str(request["function"]), ProductContext(self._workers, cancel=cancel), request["arguments"], access=access
         )
