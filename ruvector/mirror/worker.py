@@ -173,7 +173,7 @@ class MirrorWorker:
         self._close()
         self._reader, self._ledger = self._ports.connect()
         self._identity = self._ledger.identity()
-        self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
+        self.mirror.database = (self._identity.server_started_at, self._identity.database_oid)
 
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
