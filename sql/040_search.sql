@@ -183,7 +183,7 @@ declare
   dirty_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
   snapshot constant pg_snapshot := pg_current_snapshot();
-  live_token text; truncated_seen boolean; logged text[]; in_progress xid8[]; ended_below xid8;
+  live_token text; truncated_seen boolean; logged text[]; scanned int; in_progress xid8[]; ended_below xid8;
 begin
   dirty := '{}'; overlaid := 0;
   if wanted not between 1 and 20000 then
@@ -226,8 +226,9 @@ begin
   returned := cardinality(keys);
   ended_below := pg_snapshot_xmax(watermark::pg_snapshot);
   in_progress := array(select pg_snapshot_xip(watermark::pg_snapshot));
-  select coalesce(array_agg(distinct z.key) filter (where z.key is not null), '{}'), coalesce(bool_or(z.truncated), false)
-    into logged, truncated_seen
+  select coalesce(array_agg(distinct z.key) filter (where z.key is not null), '{}'), coalesce(bool_or(z.truncated), false),
+         count(*)
+    into logged, truncated_seen, scanned
     from (select case when not l.truncated then {log_key} end as key, l.truncated
             from ruvector.changelog_{id} l where l.xid >= ended_below
           union all
@@ -236,7 +237,8 @@ begin
           limit dirty_max + 1) z;
   overlaid := cardinality(logged);
   dirty := dirty || logged;
-  if cardinality(dirty) > dirty_max then refusal := 'too many recent changes'; return; end if;
+  -- Rows, not only keys: the limit may have cut off the changes of further keys.
+  if greatest(scanned, cardinality(dirty)) > dirty_max then refusal := 'too many recent changes'; return; end if;
   if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
 end {quote_tag};
 

@@ -247,6 +247,9 @@ class MirrorWorker:
         reader, ledger = self._parts()
         mirror = self.mirror
         last_key, copied = None, 0
+        # A complete generation is due as soon as the copy has caught up. Said first: the database names the new
+        # checkpoint before the old index is gone, and a connection lost in between must not lead back to that index.
+        self._checkpoint_changes = -1
         if resume is None:
             self._checkpoint_id = random_uuid()
             with reader.at_snapshot() as (start, _):
@@ -258,7 +261,6 @@ class MirrorWorker:
             mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
         else:
             last_key, copied = resume.last_key, resume.rows_copied
-        self._checkpoint_changes = -1  # a complete generation is due as soon as the copy has caught up
         total = reader.row_estimate()
         mirror.put_off(MirrorState.COPYING, "first copy")
         started, copied_before, saved_at, save_cost = self._clock.now(), copied, self._clock.now(), 0.0
