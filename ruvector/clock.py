@@ -46,6 +46,11 @@ def random_token() -> str:
     return os.urandom(16).hex()
 
 
+def random_share() -> float:
+    """Return a random number from 0 up to 1, without 1."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 def random_uuid() -> str:
     """Return a random UUID as text."""
     return str(uuid.uuid4())

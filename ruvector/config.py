@@ -31,6 +31,11 @@ class Settings(BaseSettings):
     listen: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:7411",), description="where the sidecar listens: HOST:PORT or unix:DIRECTORY, separated by commas"
     )
+    advertise: str | None = Field(
+        None, description="HOST:PORT where the database reaches the sidecar, if not at the first address of listen"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file with the certificate of the endpoint")
+    tls_key: Path | None = Field(None, description="PEM file with its key, readable by its owner alone")
     name: str = Field("main", min_length=1, max_length=63, description="name of this sidecar and of its checkpoints")
     threads: int = Field(0, ge=0, le=limits.THREADS_MAX, description="threads that build an index; 0 takes all cores")
     checkpoint_seconds: float = Field(
@@ -38,6 +43,9 @@ class Settings(BaseSettings):
     )
     copy_save_seconds: float = Field(
         limits.COPY_SAVE_SECONDS, gt=0, description="seconds of a first copy that a kill may cost"
+    )
+    scrub_seconds: float = Field(
+        limits.SCRUB_CYCLE_SECONDS, gt=0, description="seconds in which every row is compared with the table once"
     )
     hnsw_m: int = Field(16, ge=limits.M_MIN, le=limits.M_MAX, description="links per node of newly attached columns")
     hnsw_ef_construction: int = Field(

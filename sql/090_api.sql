@@ -1,7 +1,8 @@
 -- Two steps of the generated 900_functions.sql that let it run over any older release.
 
--- Drop API functions of this product that the release no longer has, or that stand in another schema.
-create or replace function ruvector.api_keep_only(api regnamespace, names text[]) returns void
+-- Drop API functions of this product that the release no longer has, or that stand in another schema: `names` belong in the
+-- schema users find by themselves, `own_names` in ours.
+create or replace function ruvector.api_keep_only(api regnamespace, names text[], own_names text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -10,7 +11,8 @@ begin
   for stranger in
     select p.oid from pg_proc p
     where p.prosrc ~ '^\s*-- ruvector api function\n'
-      and (p.pronamespace <> api or p.proname <> all (names))
+      and not (p.pronamespace = api and p.proname = any (names))
+      and not (p.pronamespace = 'ruvector'::regnamespace and p.proname = any (own_names))
     order by p.oid
   loop
     execute format('drop function %s', stranger);
@@ -46,5 +48,5 @@ begin
   end loop;
 end $$;
 
-revoke all on function ruvector.api_keep_only(regnamespace, text[]) from public;
+revoke all on function ruvector.api_keep_only(regnamespace, text[], text[]) from public;
 revoke all on function ruvector.api_make_way(regnamespace, text, text[], regtype[], regtype, boolean, int, int) from public;

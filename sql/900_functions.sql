@@ -2,22 +2,239 @@
 -- One function per declaration. @api@, @vector@ and @dblink@ are replaced at installation.
 
 select ruvector.api_keep_only($name$@api@$name$::regnamespace, array[
+  'ruvector_add',
   'ruvector_consistency_status',
+  'ruvector_cosine_distance',
+  'ruvector_dims',
   'ruvector_explain',
+  'ruvector_hamming_distance',
   'ruvector_index_stats',
+  'ruvector_inner_product',
+  'ruvector_l1_distance',
+  'ruvector_l2_distance',
   'ruvector_list_collections',
   'ruvector_memory_stats',
+  'ruvector_mul_scalar',
+  'ruvector_norm',
+  'ruvector_normalize',
   'ruvector_register_collection',
   'ruvector_search',
   'ruvector_search_batch',
   'ruvector_search_bits',
   'ruvector_search_sparse',
   'ruvector_simd_info',
+  'ruvector_sub',
   'ruvector_unregister_collection',
   'ruvector_verify',
   'ruvector_version',
   'ruvector_wait_applied'
+]::text[], array[
+  'binary_quantize_arr',
+  'cosine_distance_arr',
+  'cosine_distance_normalized_arr',
+  'cosine_similarity_arr',
+  'inner_product_arr',
+  'l1_distance_arr',
+  'l2_distance_arr',
+  'neg_inner_product_arr',
+  'scalar_quantize_arr',
+  'temporal_delta',
+  'temporal_drift',
+  'temporal_ema_update',
+  'temporal_undelta',
+  'temporal_velocity',
+  'vector_add',
+  'vector_avg2',
+  'vector_dims',
+  'vector_mul_scalar',
+  'vector_norm',
+  'vector_normalize',
+  'vector_sub'
 ]::text[]);
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'binary_quantize_arr',
+  names => array['v']::text[],
+  types => array['real[]']::regtype[],
+  result => 'bytea'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function ruvector.binary_quantize_arr(
+  v real[]
+)
+returns bytea
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select decode(string_agg(lpad(to_hex(byte), 2, '0'), '' order by place), 'hex')
+from (
+  select (n - 1) / 8 as place, sum(case when element > 0 then 1 << ((n - 1) % 8)::int else 0 end)::int as byte
+  from unnest($1::@vector@.vector::real[]) with ordinality as e (element, n)
+  group by (n - 1) / 8
+) as bytes
+$body$;
+comment on function ruvector.binary_quantize_arr(real[]) is
+  'Return one bit for each element, set where it is greater than zero.';
+revoke all on function ruvector.binary_quantize_arr(real[]) from public, ruvector_user;
+grant execute on function ruvector.binary_quantize_arr(real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'cosine_distance_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.cosine_distance_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.<=>) $2::@vector@.vector)
+$body$;
+comment on function ruvector.cosine_distance_arr(real[], real[]) is
+  'Return one minus the cosine of two arrays; NaN when one of them is zero.';
+revoke all on function ruvector.cosine_distance_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.cosine_distance_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'cosine_distance_normalized_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.cosine_distance_normalized_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select 1 - @vector@.inner_product($1::@vector@.vector, $2::@vector@.vector)
+$body$;
+comment on function ruvector.cosine_distance_normalized_arr(real[], real[]) is
+  'Return one minus the inner product: the cosine distance of arrays that have length one.';
+revoke all on function ruvector.cosine_distance_normalized_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.cosine_distance_normalized_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'cosine_similarity_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.cosine_similarity_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select 1 - ($1::@vector@.vector operator(@vector@.<=>) $2::@vector@.vector)
+$body$;
+comment on function ruvector.cosine_similarity_arr(real[], real[]) is
+  'Return the cosine of two arrays; NaN when one of them is zero.';
+revoke all on function ruvector.cosine_similarity_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.cosine_similarity_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'inner_product_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.inner_product_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.inner_product($1::@vector@.vector, $2::@vector@.vector)
+$body$;
+comment on function ruvector.inner_product_arr(real[], real[]) is
+  'Return the inner product of two arrays.';
+revoke all on function ruvector.inner_product_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.inner_product_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'l1_distance_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.l1_distance_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.<+>) $2::@vector@.vector)
+$body$;
+comment on function ruvector.l1_distance_arr(real[], real[]) is
+  'Return the sum of absolute differences of two arrays.';
+revoke all on function ruvector.l1_distance_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.l1_distance_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'l2_distance_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.l2_distance_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.<->) $2::@vector@.vector)
+$body$;
+comment on function ruvector.l2_distance_arr(real[], real[]) is
+  'Return the Euclidean distance of two arrays.';
+revoke all on function ruvector.l2_distance_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.l2_distance_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'neg_inner_product_arr',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.neg_inner_product_arr(
+  left real[],
+  right real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.<#>) $2::@vector@.vector)
+$body$;
+comment on function ruvector.neg_inner_product_arr(real[], real[]) is
+  'Return the negative inner product of two arrays, which orders the most similar first.';
+revoke all on function ruvector.neg_inner_product_arr(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.neg_inner_product_arr(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_add',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => $name$@vector@.vector$name$::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_add(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns @vector@.vector
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.+) $2
+$body$;
+comment on function @api@.ruvector_add(@vector@.vector, @vector@.vector) is
+  'Return the sum of two vectors, element by element.';
+revoke all on function @api@.ruvector_add(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_add(@vector@.vector, @vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_consistency_status',
   names => array['collection', 'collection', 'state', 'reason', 'last_heap_lsn', 'last_index_lsn', 'lag_bytes', 'lag_ms', 'pending_changes', 'watermark', 'checkpoint_age_ms', 'changelog_bytes', 'unindexed']::text[],
@@ -51,9 +268,48 @@ comment on function @api@.ruvector_consistency_status(text) is
 revoke all on function @api@.ruvector_consistency_status(text) from public, ruvector_user;
 grant execute on function @api@.ruvector_consistency_status(text) to ruvector_user;
 
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cosine_distance',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_cosine_distance(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.<=>) $2
+$body$;
+comment on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) is
+  'Return one minus the cosine of two vectors; pgvector''s own.';
+revoke all on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_dims',
+  names => array['v']::text[],
+  types => array[$name$@vector@.vector$name$]::regtype[],
+  result => 'integer'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function @api@.ruvector_dims(
+  v @vector@.vector
+)
+returns integer
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.vector_dims($1)
+$body$;
+comment on function @api@.ruvector_dims(@vector@.vector) is
+  'Return the number of dimensions of a vector.';
+revoke all on function @api@.ruvector_dims(@vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_dims(@vector@.vector) to ruvector_user;
+
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_explain',
-  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'total_ms']::text[],
-  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'double precision']::regtype[],
+  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'stages_ms', 'total_ms']::text[],
+  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'jsonb', 'double precision']::regtype[],
   result => 'record'::regtype, returns_rows => true, inputs => 5, defaults => 3);
 create or replace function @api@.ruvector_explain(
   collection text,
@@ -75,6 +331,7 @@ returns table (
   overlay_rows integer,
   candidates integer,
   reason text,
+  stages_ms jsonb,
   total_ms double precision
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 1
@@ -84,6 +341,7 @@ as $body$
 #variable_conflict use_column
 declare
   c constant ruvector.collection := ruvector.collection_of(collection);
+  engine text;
   report jsonb;
 begin
   if c.vector_type in ('bit', 'sparsevec') then
@@ -91,19 +349,44 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
-    into report using query, k, ef_search, filter;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
+    into engine, report using query, k, ef_search, filter;
   return query select
-    report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
-    (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
+    report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
+    (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,
     coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
-    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
+    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason',
+    jsonb_strip_nulls(jsonb_build_object(
+      'prepare', report #> '{sidecar,prepare_ms}', 'ask', report #> '{sidecar,ask_ms}',
+      'search', report #> '{sidecar,search_ms}', 'overlay', report #> '{sidecar,overlay_ms}',
+      'rank', report -> 'rank_ms')),
+    (report ->> 'total_ms')::float8;
 end
 $body$;
 comment on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) is
   'Run one search and tell how it was answered: plan, engine, freshness, candidates and times.';
 revoke all on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) from public, ruvector_user;
 grant execute on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_hamming_distance',
+  names => array['left', 'right']::text[],
+  types => array['bytea', 'bytea']::regtype[],
+  result => 'integer'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_hamming_distance(
+  left bytea,
+  right bytea
+)
+returns integer
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select bit_count(('x' || encode($1, 'hex'))::varbit # ('x' || encode($2, 'hex'))::varbit)::int
+$body$;
+comment on function @api@.ruvector_hamming_distance(bytea, bytea) is
+  'Return the number of bits in which two byte strings of one length differ.';
+revoke all on function @api@.ruvector_hamming_distance(bytea, bytea) from public, ruvector_user;
+grant execute on function @api@.ruvector_hamming_distance(bytea, bytea) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_index_stats',
   names => array['name']::text[],
@@ -132,6 +415,66 @@ comment on function @api@.ruvector_index_stats(text) is
   'Report size, dimensions, options and state of the index of a collection.';
 revoke all on function @api@.ruvector_index_stats(text) from public, ruvector_user;
 grant execute on function @api@.ruvector_index_stats(text) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_inner_product',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_inner_product(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.inner_product($1, $2)
+$body$;
+comment on function @api@.ruvector_inner_product(@vector@.vector, @vector@.vector) is
+  'Return the inner product of two vectors; pgvector''s own.';
+revoke all on function @api@.ruvector_inner_product(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_inner_product(@vector@.vector, @vector@.vector) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_l1_distance',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_l1_distance(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.<+>) $2
+$body$;
+comment on function @api@.ruvector_l1_distance(@vector@.vector, @vector@.vector) is
+  'Return the sum of absolute differences of two vectors; pgvector''s own.';
+revoke all on function @api@.ruvector_l1_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_l1_distance(@vector@.vector, @vector@.vector) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_l2_distance',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_l2_distance(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.<->) $2
+$body$;
+comment on function @api@.ruvector_l2_distance(@vector@.vector, @vector@.vector) is
+  'Return the Euclidean distance of two vectors; pgvector''s own.';
+revoke all on function @api@.ruvector_l2_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_l2_distance(@vector@.vector, @vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_list_collections',
   names => array['id', 'name', 'table_ref', 'dimensions', 'distance_metric', 'index_type', 'vector_count']::text[],
@@ -182,6 +525,64 @@ comment on function @api@.ruvector_memory_stats() is
   'Report measured memory of the sidecar in bytes: the process, and each index.';
 revoke all on function @api@.ruvector_memory_stats() from public, ruvector_user;
 grant execute on function @api@.ruvector_memory_stats() to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_mul_scalar',
+  names => array['v', 'factor']::text[],
+  types => array[$name$@vector@.vector$name$, 'real']::regtype[],
+  result => $name$@vector@.vector$name$::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_mul_scalar(
+  v @vector@.vector,
+  factor real
+)
+returns @vector@.vector
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.*) array_fill($2, array[@vector@.vector_dims($1)])::@vector@.vector
+$body$;
+comment on function @api@.ruvector_mul_scalar(@vector@.vector, real) is
+  'Return a vector with every element multiplied by a number.';
+revoke all on function @api@.ruvector_mul_scalar(@vector@.vector, real) from public, ruvector_user;
+grant execute on function @api@.ruvector_mul_scalar(@vector@.vector, real) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_norm',
+  names => array['v']::text[],
+  types => array[$name$@vector@.vector$name$]::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function @api@.ruvector_norm(
+  v @vector@.vector
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.vector_norm($1)
+$body$;
+comment on function @api@.ruvector_norm(@vector@.vector) is
+  'Return the Euclidean length of a vector.';
+revoke all on function @api@.ruvector_norm(@vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_norm(@vector@.vector) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_normalize',
+  names => array['v']::text[],
+  types => array[$name$@vector@.vector$name$]::regtype[],
+  result => $name$@vector@.vector$name$::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function @api@.ruvector_normalize(
+  v @vector@.vector
+)
+returns @vector@.vector
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.l2_normalize($1)
+$body$;
+comment on function @api@.ruvector_normalize(@vector@.vector) is
+  'Return a vector of length one in the same direction; zero stays zero.';
+revoke all on function @api@.ruvector_normalize(@vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_normalize(@vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_register_collection',
   names => array['name', 'table_schema', 'table_name', 'column_name', 'dimensions', 'distance_metric', 'options']::text[],
@@ -235,8 +636,12 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if use_gnn then
     raise exception 'use_gnn is not available in this version' using errcode = '0A000',
       hint = 'Leave it out: the answer is the plain nearest neighbours.';
@@ -249,11 +654,9 @@ begin
     raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text) is
@@ -321,17 +724,19 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'bit' then
     raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_sparse for sparsevec.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) is
@@ -363,17 +768,19 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'sparsevec' then
     raise exception 'collection "%" holds no sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_bits for bits.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, null, $3, $4, false) s', c.metric, c.id)
-    using query, k, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, null, $3, $4, false) s' using query, k, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) is
@@ -402,6 +809,26 @@ comment on function @api@.ruvector_simd_info() is
   'Name the distance kernels the sidecar chose, and what its processor offers.';
 revoke all on function @api@.ruvector_simd_info() from public, ruvector_user;
 grant execute on function @api@.ruvector_simd_info() to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_sub',
+  names => array['left', 'right']::text[],
+  types => array[$name$@vector@.vector$name$, $name$@vector@.vector$name$]::regtype[],
+  result => $name$@vector@.vector$name$::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function @api@.ruvector_sub(
+  left @vector@.vector,
+  right @vector@.vector
+)
+returns @vector@.vector
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select $1 operator(@vector@.-) $2
+$body$;
+comment on function @api@.ruvector_sub(@vector@.vector, @vector@.vector) is
+  'Return the difference of two vectors, element by element.';
+revoke all on function @api@.ruvector_sub(@vector@.vector, @vector@.vector) from public, ruvector_user;
+grant execute on function @api@.ruvector_sub(@vector@.vector, @vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_unregister_collection',
   names => array['name']::text[],
@@ -504,3 +931,287 @@ comment on function @api@.ruvector_wait_applied(text, integer) is
   'Wait until the index holds everything committed before the call; return false when the time is over.';
 revoke all on function @api@.ruvector_wait_applied(text, integer) from public, ruvector_user;
 grant execute on function @api@.ruvector_wait_applied(text, integer) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'scalar_quantize_arr',
+  names => array['v']::text[],
+  types => array['real[]']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function ruvector.scalar_quantize_arr(
+  v real[]
+)
+returns jsonb
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select jsonb_build_object(
+  'data', jsonb_agg(case when scale > 0 then round((element::float8 - low) / scale)::int else 0 end order by n),
+  'scale', min(scale), 'offset', min(low))
+from unnest($1::@vector@.vector::real[]) with ordinality as e (element, n),
+  (select min(element)::float8 as low, (max(element)::float8 - min(element)) / 255 as scale
+   from unnest($1) as element) as extent
+$body$;
+comment on function ruvector.scalar_quantize_arr(real[]) is
+  'Return an array in one byte for each element: an element is about data * scale + offset.';
+revoke all on function ruvector.scalar_quantize_arr(real[]) from public, ruvector_user;
+grant execute on function ruvector.scalar_quantize_arr(real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'temporal_delta',
+  names => array['current', 'previous']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.temporal_delta(
+  current real[],
+  previous real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.-) $2::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.temporal_delta(real[], real[]) is
+  'Return what changed from the previous array to the current one.';
+revoke all on function ruvector.temporal_delta(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.temporal_delta(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'temporal_drift',
+  names => array['v1', 'v2', 'time_delta']::text[],
+  types => array['real[]', 'real[]', 'real']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 3, defaults => 0);
+create or replace function ruvector.temporal_drift(
+  v1 real[],
+  v2 real[],
+  time_delta real
+)
+returns double precision
+language plpgsql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+begin
+  if time_delta <= 0 or time_delta >= 'infinity' then
+    raise exception 'time_delta is %', time_delta using errcode = '22023', hint = 'Give a time greater than 0.';
+  end if;
+  return ruvector.l2_distance_arr(v1, v2) / time_delta;
+end
+$body$;
+comment on function ruvector.temporal_drift(real[], real[], real) is
+  'Return the Euclidean distance from one array to a later one, per unit of time.';
+revoke all on function ruvector.temporal_drift(real[], real[], real) from public, ruvector_user;
+grant execute on function ruvector.temporal_drift(real[], real[], real) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'temporal_ema_update',
+  names => array['current', 'ema_prev', 'alpha']::text[],
+  types => array['real[]', 'real[]', 'real']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 3, defaults => 0);
+create or replace function ruvector.temporal_ema_update(
+  current real[],
+  ema_prev real[],
+  alpha real
+)
+returns real[]
+language plpgsql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+begin
+  if alpha <= 0 or alpha > 1 then
+    raise exception 'alpha is %', alpha
+      using errcode = '22023', hint = 'Give the weight of the current array: more than 0, at most 1.';
+  end if;
+  return ruvector.vector_add(
+    ruvector.vector_mul_scalar(current, alpha), ruvector.vector_mul_scalar(ema_prev, (1 - alpha)::real));
+end
+$body$;
+comment on function ruvector.temporal_ema_update(real[], real[], real) is
+  'Return the next exponential moving average: alpha * current + (1 - alpha) * ema_prev.';
+revoke all on function ruvector.temporal_ema_update(real[], real[], real) from public, ruvector_user;
+grant execute on function ruvector.temporal_ema_update(real[], real[], real) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'temporal_undelta',
+  names => array['delta', 'previous']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.temporal_undelta(
+  delta real[],
+  previous real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.+) $2::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.temporal_undelta(real[], real[]) is
+  'Return the current array from a change and the previous array.';
+revoke all on function ruvector.temporal_undelta(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.temporal_undelta(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'temporal_velocity',
+  names => array['v_t0', 'v_t1', 'dt']::text[],
+  types => array['real[]', 'real[]', 'real']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 3, defaults => 0);
+create or replace function ruvector.temporal_velocity(
+  v_t0 real[],
+  v_t1 real[],
+  dt real
+)
+returns real[]
+language plpgsql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+begin
+  if dt <= 0 or dt >= 'infinity' then
+    raise exception 'dt is %', dt using errcode = '22023', hint = 'Give a time greater than 0.';
+  end if;
+  return ruvector.vector_mul_scalar(ruvector.vector_sub(v_t1, v_t0), (1 / dt::float8)::real);
+end
+$body$;
+comment on function ruvector.temporal_velocity(real[], real[], real) is
+  'Return the change from one array to a later one, per unit of time.';
+revoke all on function ruvector.temporal_velocity(real[], real[], real) from public, ruvector_user;
+grant execute on function ruvector.temporal_velocity(real[], real[], real) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_add',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.vector_add(
+  left real[],
+  right real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.+) $2::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.vector_add(real[], real[]) is
+  'Return the sum of two arrays, element by element.';
+revoke all on function ruvector.vector_add(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_add(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_avg2',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.vector_avg2(
+  left real[],
+  right real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+-- Halved first: the sum of two large numbers may be beyond a real.
+select (($1::@vector@.vector operator(@vector@.*) half)
+  operator(@vector@.+) ($2::@vector@.vector operator(@vector@.*) half))::real[]
+from cast(array_fill(0.5::real, array[cardinality($1)]) as @vector@.vector) as half
+$body$;
+comment on function ruvector.vector_avg2(real[], real[]) is
+  'Return the mean of two arrays, element by element.';
+revoke all on function ruvector.vector_avg2(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_avg2(real[], real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_dims',
+  names => array['v']::text[],
+  types => array['real[]']::regtype[],
+  result => 'integer'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function ruvector.vector_dims(
+  v real[]
+)
+returns integer
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.vector_dims($1::@vector@.vector)
+$body$;
+comment on function ruvector.vector_dims(real[]) is
+  'Return the number of elements of an array.';
+revoke all on function ruvector.vector_dims(real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_dims(real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_mul_scalar',
+  names => array['v', 'factor']::text[],
+  types => array['real[]', 'real']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.vector_mul_scalar(
+  v real[],
+  factor real
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.*) array_fill($2, array[cardinality($1)])::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.vector_mul_scalar(real[], real) is
+  'Return an array with every element multiplied by a number.';
+revoke all on function ruvector.vector_mul_scalar(real[], real) from public, ruvector_user;
+grant execute on function ruvector.vector_mul_scalar(real[], real) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_norm',
+  names => array['v']::text[],
+  types => array['real[]']::regtype[],
+  result => 'double precision'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function ruvector.vector_norm(
+  v real[]
+)
+returns double precision
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.vector_norm($1::@vector@.vector)
+$body$;
+comment on function ruvector.vector_norm(real[]) is
+  'Return the Euclidean length of an array.';
+revoke all on function ruvector.vector_norm(real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_norm(real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_normalize',
+  names => array['v']::text[],
+  types => array['real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 1, defaults => 0);
+create or replace function ruvector.vector_normalize(
+  v real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select @vector@.l2_normalize($1::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.vector_normalize(real[]) is
+  'Return an array of length one in the same direction; zero stays zero.';
+revoke all on function ruvector.vector_normalize(real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_normalize(real[]) to ruvector_user;
+
+select ruvector.api_make_way('ruvector'::regnamespace, 'vector_sub',
+  names => array['left', 'right']::text[],
+  types => array['real[]', 'real[]']::regtype[],
+  result => 'real[]'::regtype, returns_rows => false, inputs => 2, defaults => 0);
+create or replace function ruvector.vector_sub(
+  left real[],
+  right real[]
+)
+returns real[]
+language sql immutable parallel safe security invoker strict cost 100
+set search_path = pg_catalog, pg_temp
+as $body$
+-- ruvector api function
+select ($1::@vector@.vector operator(@vector@.-) $2::@vector@.vector)::real[]
+$body$;
+comment on function ruvector.vector_sub(real[], real[]) is
+  'Return the difference of two arrays, element by element.';
+revoke all on function ruvector.vector_sub(real[], real[]) from public, ruvector_user;
+grant execute on function ruvector.vector_sub(real[], real[]) to ruvector_user;

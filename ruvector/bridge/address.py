@@ -41,6 +41,14 @@ class Address:
             return False
 
     @property
+    def is_any(self) -> bool:
+        """Tell whether the address stands for every interface of the machine, where nobody can connect to."""
+        try:
+            return not self.is_unix and ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+    @property
     def socket_path(self) -> Path:
         """Return the path of the Unix socket, named as libpq looks for it."""
         return Path(self.host) / f".s.PGSQL.{self.port}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
+import ssl
 import struct
 
 from ruvector.bridge.codec import FrameReader
+from ruvector.bridge.tls import TlsIdentity
+from ruvector.errors import ProtocolViolation
 from ruvector.limits import RECEIVE_BYTES, REQUEST_BYTES_MAX, SEND_BYTES
 
 
@@ -15,6 +19,8 @@ class Channel:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self.is_encrypted = False
+        self.binding: bytes | None = None  # what a login over TLS may be bound to
         self._frames = FrameReader()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -23,6 +29,17 @@ class Channel:
     def allow_requests(self) -> None:
         """Raise the bound of one message from a login's to a request's."""
         self._frames.bytes_max = REQUEST_BYTES_MAX
+
+    def start_tls(self, identity: TlsIdentity) -> None:
+        """Do the server's part of a TLS handshake; raises OSError when it fails."""
+        if not self._frames.is_empty:
+            # Sent in the clear before the handshake, it would be taken for what the client said over TLS.
+            raise ProtocolViolation("received unencrypted data after a request for TLS")
+        # The handshake apart: until then the socket must be known, for the deadline of the login to break it off.
+        encrypted = identity.context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = encrypted
+        encrypted.do_handshake()
+        self.is_encrypted, self.binding = True, identity.binding
 
     def next_startup(self) -> bytes | None:
         """Wait for the next message of the startup phase; None when the client is gone."""
@@ -74,6 +91,14 @@ class Channel:
         """Return the file descriptor, -1 when closed."""
         return self._socket.fileno()
 
+    @property
+    def is_local(self) -> bool:
+        """Tell whether the client runs on this machine: over a Unix socket or the loopback interface."""
+        if self._socket.family == socket.AF_UNIX:
+            return True
+        host = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0])
+        return (getattr(host, "ipv4_mapped", None) or host).is_loopback
+
     def peer_uid(self) -> int | None:
         """Return the user id of the process at the other end of a Unix socket, None where it cannot be known."""
         option = getattr(socket, "SO_PEERCRED", None)
@@ -85,17 +110,25 @@ class Channel:
 
     def stop_receiving(self) -> None:
         """Let a waiting receive end as if the client had gone; answers can still be sent. Any thread may call it."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+        self._shut_down(socket.SHUT_RD)
 
     def break_off(self) -> None:
         """End receiving and sending at once; any thread may call it."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._shut_down(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the socket back; only the thread that reads from it may call this."""
+        if isinstance(self._socket, ssl.SSLSocket):
+            # Tell the client that nothing was cut off, without a wait for what it says to that.
+            with contextlib.suppress(OSError, ValueError):
+                self._socket.settimeout(0)
+                self._socket.unwrap()
         self._socket.close()
+
+    def _shut_down(self, how: int) -> None:
+        # Not the method of SSLSocket: it forgets the encryption, and the session's thread would send in the clear.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, how)
 
     def _receive(self) -> bool:
         data = self._socket.recv(RECEIVE_BYTES)

@@ -41,6 +41,7 @@ EMPTY_QUERY_RESPONSE: Final = b"I\0\0\0\x04"
 PORTAL_SUSPENDED: Final = b"s\0\0\0\x04"
 AUTHENTICATION_OK: Final = b"R\0\0\0\x08\0\0\0\0"
 READY: Final = {status: b"Z\0\0\0\x05" + status.encode() for status in "ITE"}
+ENCRYPTION_ACCEPTED: Final = b"S"
 ENCRYPTION_REFUSED: Final = b"N"
 
 _HEADER = struct.Struct("!Bi")
@@ -71,6 +72,11 @@ class FrameReader:
             self._buffer = bytearray(self._buffer[self._offset :])
             self._buffer += data
         self._offset = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing was received beyond the messages given out."""
+        return self._offset == len(self._buffer)
 
     def next(self) -> tuple[int, bytes] | None:
         """Return kind and body of the next message, or None when it has not arrived completely.
@@ -221,6 +227,11 @@ class EncryptionRequest:
 
     code: int
 
+    @property
+    def is_tls(self) -> bool:
+        """Tell an SSLRequest from a GSSENCRequest."""
+        return self.code == SSL_REQUEST
+
 
 @dataclass(frozen=True, slots=True)
 class Parse:
@@ -329,9 +340,9 @@ def message(kind: bytes, body: bytes) -> bytes:
     return _LENGTH.pack(kind, len(body) + 4) + body
 
 
-def authentication_sasl(mechanism: str) -> bytes:
-    """Ask for a SASL exchange."""
-    return message(b"R", _INT32.pack(10) + mechanism.encode() + b"\0\0")
+def authentication_sasl(mechanisms: Sequence[str]) -> bytes:
+    """Ask for a SASL exchange by one of the mechanisms, best first."""
+    return message(b"R", _INT32.pack(10) + b"".join(name.encode() + b"\0" for name in mechanisms) + b"\0")
 
 
 def authentication_continue(data: bytes) -> bytes:

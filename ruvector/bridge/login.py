@@ -1,4 +1,4 @@
-"""The startup phase: refuse encryption, read who connects, check the password."""
+"""The startup phase: encrypt, read who connects, check the password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 from ruvector.bridge import codec
 from ruvector.bridge.backend import Access, Backend, Login
 from ruvector.bridge.channel import Channel
-from ruvector.bridge.scram import MECHANISM, ScramExchange, decoy_verifier
+from ruvector.bridge.scram import MECHANISM, MECHANISM_BOUND, ScramExchange, decoy_verifier
+from ruvector.bridge.tls import TlsFiles
 from ruvector.clock import random_token
 from ruvector.errors import AuthenticationFailed, ProtocolViolation, SessionProblem, UnsupportedStatement
 
@@ -23,20 +24,33 @@ class CancelDesk(Protocol):
         ...
 
 
-def read_startup(channel: Channel, desk: CancelDesk) -> codec.Startup | None:
-    """Return the client's startup packet; None when it only wanted to cancel a request, or left."""
+def read_startup(channel: Channel, desk: CancelDesk, *, tls: TlsFiles | None) -> codec.Startup | None:
+    """Return the client's startup packet; None when it only wanted to cancel a request, or left.
+
+    Where there is a certificate, a client of another machine must use it: a password proof and vectors would
+    otherwise be readable on the way.
+    """
     for _ in range(_NEGOTIATIONS_MAX):
         body = channel.next_startup()
         if body is None:
             return None
         packet = codec.parse_startup(body)
         if isinstance(packet, codec.Startup):
+            if tls is not None and not channel.is_encrypted and not channel.is_local:
+                raise SessionProblem(
+                    "connections from other machines must be encrypted",
+                    sqlstate="28000",
+                    hint="Connect with sslmode=require or stronger.",
+                )
             return packet
         if isinstance(packet, codec.CancelRequest):
             desk.cancel(packet.process_id, packet.secret)
             return None
-        channel.write(codec.ENCRYPTION_REFUSED)
+        accepts = packet.is_tls and tls is not None and not channel.is_encrypted
+        channel.write(codec.ENCRYPTION_ACCEPTED if accepts else codec.ENCRYPTION_REFUSED)
         channel.flush()
+        if accepts and tls is not None:
+            channel.start_tls(tls.current())
     raise ProtocolViolation("too many requests for encryption before the startup packet")
 
 
@@ -57,16 +71,17 @@ def authenticate(channel: Channel, startup: codec.Startup, backend: Backend, *, 
     if login is not None and login.access is Access.ADMIN and channel.peer_uid() == os.geteuid():
         return login
     verifier = login.verifier if login is not None else decoy_verifier(name, secret=decoy_secret)
-    exchange = ScramExchange(verifier, nonce=random_token())
-    channel.write(codec.authentication_sasl(MECHANISM))
+    exchange = ScramExchange(verifier, nonce=random_token(), binding=channel.binding)
+    offered = [MECHANISM] if channel.binding is None else [MECHANISM_BOUND, MECHANISM]
+    channel.write(codec.authentication_sasl(offered))
     channel.flush()
     body = _next_response(channel)
     if body is None:
         return None
     mechanism, first = codec.parse_sasl_initial(body)
-    if mechanism != MECHANISM:
+    if mechanism not in offered:
         raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
-    channel.write(codec.authentication_continue(exchange.first(first)))
+    channel.write(codec.authentication_continue(exchange.first(first, mechanism=mechanism)))
     channel.flush()
     final = _next_response(channel)
     if final is None:

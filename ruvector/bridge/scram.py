@@ -15,6 +15,8 @@ from ruvector.errors import AuthenticationFailed, InvalidParameter, ProtocolViol
 from ruvector.limits import SCRAM_ITERATIONS
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_BOUND = "SCRAM-SHA-256-PLUS"
+_BOUND_HEADER = b"p=tls-server-end-point"
 _PREFIX = "SCRAM-SHA-256$"
 _PROHIBITED = (
     stringprep.in_table_c12,
@@ -113,21 +115,31 @@ def decoy_verifier(login: str, *, secret: bytes) -> ScramVerifier:
 
 
 class ScramExchange:
-    """One login: two messages from the client, two answers."""
+    """One login: two messages from the client, two answers.
 
-    def __init__(self, verifier: ScramVerifier, *, nonce: str) -> None:
+    ``binding`` is the data of tls-server-end-point when the mechanism with channel binding was offered: a login that
+    somebody in the middle passes on over another TLS connection then fails.
+    """
+
+    def __init__(self, verifier: ScramVerifier, *, nonce: str, binding: bytes | None = None) -> None:
         self._verifier = verifier
         self._own_nonce = nonce
+        self._binding = binding
+        self._is_bound = False
         self._nonce = ""
         self._gs2_header = b""
         self._client_first_bare = b""
         self._server_first = b""
 
-    def first(self, message: bytes) -> bytes:
+    def first(self, message: bytes, *, mechanism: str = MECHANISM) -> bytes:
         """Answer client-first with salt and iteration count; raise ProtocolViolation when it is malformed."""
+        self._is_bound = mechanism == MECHANISM_BOUND
         parts = message.split(b",", 2)
-        if len(parts) != 3 or parts[0] not in (b"n", b"y"):
-            raise ProtocolViolation("malformed SCRAM message: no header, or channel binding, which was not offered")
+        if len(parts) != 3 or parts[0] not in ((_BOUND_HEADER,) if self._is_bound else (b"n", b"y")):
+            raise ProtocolViolation("malformed SCRAM message: its header does not fit the mechanism")
+        if parts[0] == b"y" and self._binding is not None:
+            # The client can bind and believes that we cannot: somebody took the offer away.
+            raise ProtocolViolation("SCRAM channel binding negotiation error")
         # The name in the message is ignored, as PostgreSQL does: libpq leaves it empty, the startup packet has it.
         self._gs2_header = parts[0] + b"," + parts[1] + b","
         self._client_first_bare = parts[2]
@@ -152,7 +164,8 @@ class ScramExchange:
             proof = base64.b64decode(proof_text, validate=True)
         except binascii.Error:
             raise ProtocolViolation("malformed SCRAM message: the proof is not base64") from None
-        if attributes[0] != b"c=" + base64.b64encode(self._gs2_header):
+        bound_to = self._gs2_header + (self._binding or b"" if self._is_bound else b"")
+        if attributes[0] != b"c=" + base64.b64encode(bound_to):
             raise ProtocolViolation("SCRAM channel binding check failed")
         if not hmac.compare_digest(attributes[1], b"r=" + self._nonce.encode()):
             raise ProtocolViolation("malformed SCRAM message: the nonce does not match")

@@ -17,6 +17,7 @@ from ruvector.bridge.address import DEFAULT_PORT, Address, Listener, listen, par
 from ruvector.bridge.backend import Backend
 from ruvector.bridge.channel import Channel
 from ruvector.bridge.session import Session, SessionKey
+from ruvector.bridge.tls import TlsFiles
 from ruvector.clock import Clock, SystemClock, random_token
 from ruvector.errors import InvalidParameter, TooManyConnections, ensure
 from ruvector.limits import CLOSE_SECONDS_MAX, CONNECTIONS_MAX, PENDING_LOGINS_MAX, SEND_SECONDS_MAX, WATCH_SECONDS
@@ -30,7 +31,8 @@ class Server:
     """The wire endpoint: from ``start`` to ``close`` it answers clients at its addresses.
 
     ``listen_at`` holds texts for parse_address; ``port`` is used where they name none, 0 takes a free one. The
-    addresses in use stand in ``addresses`` after the start.
+    addresses in use stand in ``addresses`` after the start. With ``tls`` clients may encrypt, those of other machines
+    must.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Server:
         port: int = DEFAULT_PORT,
         connections_max: int = CONNECTIONS_MAX,
         socket_mode: int = 0o700,
+        tls: TlsFiles | None = None,
         clock: Clock | None = None,
         product_version: str = ruvector.__version__,
     ) -> None:
@@ -48,6 +51,7 @@ class Server:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.decoy_secret = bytes.fromhex(random_token())
         self.product_version = product_version
+        self.tls = tls
         self.addresses: list[Address] = []
         self._wanted = [parse_address(text, port=port) for text in listen_at]
         self._connections_max = connections_max
@@ -97,7 +101,7 @@ class Server:
             self._service_threads.append(thread)
         _log.info("listening at %s", ", ".join(map(str, self.addresses)))
         for address in self.addresses:
-            if not address.is_local:
+            if not address.is_local and self.tls is None:
                 _log.warning("%s can be reached from other machines; what is sent there is not encrypted", address)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from ruvector.bridge.dispatch import Dispatcher
 from ruvector.bridge.login import authenticate, read_startup
 from ruvector.bridge.queries import Queries
 from ruvector.bridge.state import REPORTED, SERVER_VERSION, SessionState
+from ruvector.bridge.tls import TlsFiles
 from ruvector.clock import Clock
 from ruvector.errors import InternalError, ProtocolViolation, RuvectorError, SessionProblem, UnsupportedStatement
 from ruvector.limits import LOGIN_SECONDS_MAX, SLOW_REQUEST_SECONDS
@@ -41,6 +42,7 @@ class Host(Protocol):
     clock: Clock
     decoy_secret: bytes
     product_version: str
+    tls: TlsFiles | None
 
     def cancel(self, process_id: int, secret: bytes) -> None:
         """Stop the running request of a session if the secret is the session's own."""
@@ -101,7 +103,7 @@ class Session:
     # Login ------------------------------------------------------------------------------------------------------
 
     def _log_in(self) -> tuple[Login | None, codec.Startup | None]:
-        startup = read_startup(self.channel, self._host)
+        startup = read_startup(self.channel, self._host, tls=self._host.tls)
         if startup is None:
             return None, None
         self._host.admit(self)
@@ -129,6 +131,7 @@ class Session:
             "current_user": login.name,
             "session_user": login.name,
             "user": login.name,
+            "pg_advisory_unlock_all": "",
             "pg_backend_pid": self.key.process_id,
             "pg_is_in_recovery": False,
         }

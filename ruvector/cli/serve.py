@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AdvertiseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--advertise", metavar="HOST:PORT", help="Where the database reaches it.  [default: the first address]"
+    ),
+]
+CertificateOption = Annotated[
+    Path | None, typer.Option("--tls-certificate", metavar="FILE", help="PEM file: encrypts the endpoint.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file of its key.")]
+
 _SHOWN_EVERY_SECONDS = 0.2
 _BUILDING = ("new", "copying", "catching_up")
 
@@ -43,6 +54,9 @@ def run(
             "--listen", metavar="ADDRESS", help="HOST:PORT or unix:DIRECTORY; repeatable.  [default: 127.0.0.1:7411]"
         ),
     ] = None,
+    advertise: AdvertiseOption = None,
+    tls_certificate: CertificateOption = None,
+    tls_key: KeyOption = None,
     once: Annotated[
         bool, typer.Option("--once", help="Catch up, write checkpoints, end; do not listen.")
     ] = False,
@@ -58,15 +72,17 @@ def run(
     from ruvector.sidecar.process import Sidecar, SidecarSettings
 
     call = read_call(
-        dsn=dsn, file=config, data_dir=data_dir, listen=tuple(listen) if listen else None, name=name, threads=threads,
+        dsn=dsn, file=config, data_dir=data_dir, listen=tuple(listen) if listen else None,
+        advertise=advertise, tls_certificate=tls_certificate, tls_key=tls_key, name=name, threads=threads,
         format=output_format,
     )  # fmt: skip
     settings = call.settings
     sidecar = Sidecar(
         SidecarSettings(
-            dsn=settings.dsn_text, data_dir=settings.data_dir, listen=settings.listen, name=settings.name,
-            threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
-            copy_save_seconds=settings.copy_save_seconds,
+            dsn=settings.dsn_text, data_dir=settings.data_dir, listen=settings.listen,
+            advertise=settings.advertise, tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
+            name=settings.name, threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
+            copy_save_seconds=settings.copy_save_seconds, scrub_seconds=settings.scrub_seconds,
         )
     )  # fmt: skip
     # Bars only for people; a file or a journal gets lines.

@@ -166,7 +166,12 @@ class Ledger:
             eta_seconds=mirror.progress.eta_seconds,
             unindexed=json.dumps(mirror.unindexed.counts()),
             stats=json.dumps(dict(stats)),
+            verified=json.dumps(mirror.verified),
         )
+
+    def note_event(self, kind: str, detail: Mapping[str, object]) -> None:
+        """Leave word of something that status and doctor show later."""
+        self._run("note_event", kind=kind, detail=json.dumps(dict(detail)), kept=limits.EVENTS_KEPT)
 
     def _one(self, name: str, *, group: str = "mirror", **parameters: object) -> tuple[Any, ...] | None:
         with db.translated():

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ruvector import __version__, db, limits, systems
-from ruvector.bridge.address import Address
+from ruvector.bridge.address import Address, parse_address
 from ruvector.bridge.backend import Access
 from ruvector.bridge.server import Server
+from ruvector.bridge.tls import TlsFiles
 from ruvector.capture.collections import load_collections
 from ruvector.clock import Clock, SystemClock, random_token
 from ruvector.errors import (
@@ -20,6 +21,7 @@ from ruvector.errors import (
     DatabaseError,
     DatabaseUnreachable,
     InternalError,
+    InvalidParameter,
     NotInstalled,
 )
 from ruvector.mirror.ledger import adopt_database, read_identity
@@ -41,11 +43,15 @@ class SidecarSettings:
     dsn: str | None
     data_dir: Path
     listen: tuple[str, ...] = ("127.0.0.1:7411",)
+    advertise: str | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     name: str = "main"
     threads: int = 0
     client_login: str = "ruvector"
     checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
     copy_save_seconds: float = limits.COPY_SAVE_SECONDS
+    scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
 
 
 class WorkerTable:
@@ -87,6 +93,7 @@ class Sidecar:
         self._supervisor: threading.Thread | None = None
         self._endpoint: Server | None = None
         self._connection: db.Connection | None = None
+        self._advertised = parse_address(settings.advertise, port=0) if settings.advertise is not None else None
         self._pulse = Pulse(settings.dsn, name=settings.name)
         systems.load()
 
@@ -103,7 +110,7 @@ class Sidecar:
     def start(self) -> None:
         """Check database and data directory, listen, tell the database where, follow the registrations."""
         collections = self._prepare()
-        self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock)
+        self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock, tls=self._tls())
         self._endpoint.start()
         self._register_gate()
         self._pulse.start()
@@ -183,14 +190,36 @@ class Sidecar:
                 file.write(random_token())
         return path.read_text(encoding="ascii").strip()
 
+    def _tls(self) -> TlsFiles | None:
+        certificate, key = self._settings.tls_certificate, self._settings.tls_key
+        if certificate is None and key is None:
+            return None
+        if certificate is None or key is None:
+            raise InvalidParameter("TLS needs a certificate and its key", hint="Give --tls-certificate and --tls-key.")
+        return TlsFiles(certificate, key)
+
     def _register_gate(self) -> None:
-        # TCP first: the server's user may not be allowed into the directory of the Unix socket.
-        address = min(self.addresses, key=lambda each: each.is_unix)
+        # Encryption is asked for only between machines: the database's libpq may be built without it.
+        address = self._gate_address()
+        values = {
+            "host": address.host,
+            "port": address.port,
+            "is_encrypted": self._settings.tls_certificate is not None and not address.is_local,
+        }
         if self._connection is not None:
             with db.translated():
-                self._connection.execute(
-                    db.query("mirror", "set_gate").encode(), {"host": address.host, "port": address.port}
-                )
+                self._connection.execute(db.query("mirror", "set_gate").encode(), values)
+
+    def _gate_address(self) -> Address:
+        """Return where the database is to look for this sidecar."""
+        # TCP first: the server's user may not be allowed into the directory of the Unix socket.
+        address = min(self.addresses, key=lambda each: each.is_unix)
+        if self._advertised is not None:
+            return Address(self._advertised.host, self._advertised.port or address.port)
+        if address.is_any:
+            logger.warning("%s is every interface: a database on another machine needs --advertise HOST:PORT", address)
+            return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
+        return address
 
     # ---- collections come and go -----------------------------------------------------------------------------------
 
@@ -240,5 +269,6 @@ class Sidecar:
             self._settings.threads,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             copy_save_seconds=self._settings.copy_save_seconds,
+            scrub_seconds=self._settings.scrub_seconds,
         )
         return MirrorWorker(collection, settings, self._clock)

@@ -77,6 +77,18 @@ def read_bool(value: object) -> bool:
     raise _wrong("boolean", value)
 
 
+def read_bytes(value: object) -> bytes:
+    """Return bytes, given as such or in PostgreSQL's hex form."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value.startswith("\\x"):
+        try:
+            return bytes.fromhex(value[2:])
+        except ValueError as problem:
+            raise _wrong("bytea", value) from problem
+    raise _wrong("bytea", value)
+
+
 def read_jsonb(value: object) -> Any:
     """Return a JSON document from its text, or as it is when it was decoded already."""
     if isinstance(value, str):

@@ -12,7 +12,7 @@ from ruvector import resources
 from ruvector.errors import UnsupportedStatement, ensure
 from ruvector.surface import registry as registry_module
 from ruvector.surface.context import Context
-from ruvector.surface.signature import PREFIX, Access, Runs, SqlFunction, Volatility, read_arguments, read_result
+from ruvector.surface.signature import PREFIX, Access, Home, Runs, SqlFunction, Volatility, read_arguments, read_result
 
 _Implementation = TypeVar("_Implementation", bound=Callable[..., object])
 
@@ -43,6 +43,7 @@ def sql_function(
     runs: Runs = "sidecar",
     access: Access = "user",
     cost: int | None = None,
+    home: Home = "api",
     registry: registry_module.Registry | None = None,
     bodies: Path | None = None,
 ) -> Callable[[_Implementation], _Implementation]:
@@ -50,13 +51,17 @@ def sql_function(
 
     ``runs="sidecar"``: SQL calls come here over the bridge. ``runs="database"``: SQL runs sql/bodies/<name>.sql, and
     the Python function answers clients that talk to the sidecar directly. ``access="admin"``: only the owner of the
-    installation may call it. ``rows`` and ``cost`` are estimates for PostgreSQL's planner. Declaring fails on a
-    missing type, docstring, prefix or body, and on a name declared before.
+    installation may call it. ``home="ruvector"``: the function stands in schema ruvector, its name has no prefix, and
+    pgvector may have one of that name. ``rows`` and ``cost`` are estimates for PostgreSQL's planner.
+    Declaring fails on a missing type, docstring, prefix or body, and on a name declared before.
     """
 
     def declare(implementation: _Implementation) -> _Implementation:
         name = implementation.__name__
-        ensure(name.startswith(PREFIX), f"{name}: the name of a SQL function starts with {PREFIX}")
+        ensure(
+            name.startswith(PREFIX) == (home == "api"),
+            f"{name}: the name of a SQL function starts with {PREFIX}, unless its home is another schema",
+        )
         documentation = inspect.cleandoc(implementation.__doc__ or "")
         summary, _, details = documentation.partition("\n\n")
         ensure(summary, f"{name}: the docstring becomes the COMMENT and is missing")
@@ -72,6 +77,7 @@ def sql_function(
             volatility=volatility,
             runs=runs,
             access=access,
+            home=home,
             rows=rows,
             cost=cost,
             arguments=tuple(argument for argument in arguments if not argument.is_private),

@@ -16,6 +16,7 @@ from ruvector.surface.types import RowsMarker, SqlType
 Volatility = Literal["immutable", "stable", "volatile"]
 Runs = Literal["sidecar", "database"]
 Access = Literal["user", "admin"]
+Home = Literal["api", "ruvector"]
 
 NO_DEFAULT: Final = object()
 PREFIX: Final = "ruvector_"
@@ -63,6 +64,7 @@ class SqlFunction:
     volatility: Volatility
     runs: Runs
     access: Access
+    home: Home
     rows: int | None
     cost: int | None
     arguments: tuple[Argument, ...]
@@ -75,9 +77,19 @@ class SqlFunction:
     takes_context: bool
 
     @property
+    def is_strict(self) -> bool:
+        """Tell whether NULL for any argument gives NULL, as with operators: so for all that only computes."""
+        return self.volatility == "immutable"
+
+    @property
+    def label(self) -> str:
+        """Return the name as people call it: with its schema unless it stands where users find it by itself."""
+        return self.name if self.home == "api" else f"{self.home}.{self.name}"
+
+    @property
     def signature(self) -> str:
         """Return name, arguments and defaults as people write them in documents."""
-        return f"{self.name}({', '.join(map(_describe, self.arguments))})"
+        return f"{self.label}({', '.join(map(_describe, self.arguments))})"
 
 
 def read_arguments(function: Callable[..., Any]) -> tuple[tuple[Argument, ...], bool]:

@@ -49,6 +49,7 @@ Int4 = Annotated[int, SqlType("integer", 23, coercion.integer_reader(sql="intege
 Int8 = Annotated[int, SqlType("bigint", 20, coercion.integer_reader(sql="bigint", bits=64))]
 Real = Annotated[float, SqlType("real", 700, coercion.read_number)]
 Double = Annotated[float, SqlType("double precision", 701, coercion.read_number)]
+Bytea = Annotated[bytes, SqlType("bytea", 17, coercion.read_bytes)]
 Jsonb = Annotated[Any, SqlType("jsonb", 3802, coercion.read_jsonb)]
 TextArray = Annotated[list[str | None], SqlType("text[]", 1009, coercion.list_reader(coercion.read_text, sql="text[]"))]
 RealArray = Annotated[NDArray[np.float32], SqlType("real[]", 1021, coercion.read_reals)]

@@ -12,6 +12,8 @@ from ruvector.surface import registry, render
 
 SYSTEMS = systems.load()
 FUNCTIONS = {function.name: function for function in registry.functions()}
+API = sorted(name for name, function in FUNCTIONS.items() if function.home == "api")
+OWN = sorted(set(FUNCTIONS) - set(API))
 VOLATILITY = {"i": "immutable", "s": "stable", "v": "volatile"}
 PARALLEL = {"immutable": "s", "stable": "u", "volatile": "u"}
 
@@ -20,19 +22,20 @@ SELECT p.proname AS name, p.oid, coalesce(p.proargnames, '{}') AS names, p.prona
   ARRAY(SELECT format_type(t.oid, NULL) FROM unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]))
         WITH ORDINALITY AS t (oid, place) ORDER BY place) AS types,
   p.prorettype::regtype::text AS result, p.proretset AS returns_rows, p.provolatile::text AS volatility,
-  p.proparallel::text AS parallel, p.procost AS cost, p.prorows AS rows, p.prosecdef AS is_definer,
+  p.proparallel::text AS parallel, p.proisstrict AS is_strict, p.procost AS cost, p.prorows AS rows,
+  p.prosecdef AS is_definer,
   l.lanname AS language, p.proconfig AS settings, obj_description(p.oid, 'pg_proc') AS comment, p.prosrc AS body,
   ARRAY(SELECT pg_get_function_arg_default(p.oid, place) FROM generate_series(1, p.pronargs) AS place) AS defaults,
   has_function_privilege('ruvector_user', p.oid, 'EXECUTE') AS is_for_users,
   EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) AS is_public
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = %s::regnamespace AND p.proname LIKE 'ruvector\\_%%'
+WHERE p.pronamespace = %s::regnamespace AND (p.proname LIKE 'ruvector\\_%%' OR p.proname = ANY (%s))
 """
 
 
-def catalog(connection, schema="public"):
+def catalog(connection, schema="public", names=()):
     cursor = connection.cursor(row_factory=psycopg.rows.namedtuple_row)
-    rows = cursor.execute(CATALOG, [sql.Identifier(schema).as_string(connection)]).fetchall()
+    rows = cursor.execute(CATALOG, [sql.Identifier(schema).as_string(connection), list(names)]).fetchall()
     found = {row.name: row for row in rows}
     assert len(found) == len(rows), "a name is overloaded: untyped literals would be ambiguous"
     return found
@@ -42,7 +45,7 @@ def catalog(connection, schema="public"):
 def installed(new_database):
     fresh = new_database("installed")
     with fresh.connect() as connection:
-        yield connection, catalog(connection)
+        yield connection, catalog(connection) | catalog(connection, "ruvector", OWN)
     fresh.server.drop_database(fresh.name)
 
 
@@ -78,6 +81,7 @@ def test_attributes_in_the_database_equal_the_declaration(installed, name):
     assert VOLATILITY[present.volatility] == function.volatility
     assert present.parallel == PARALLEL[function.volatility]
     assert present.cost == render.expected_cost(function)
+    assert present.is_strict == function.is_strict
     assert function.rows is None or present.rows == function.rows
     assert present.settings == ["search_path=pg_catalog, pg_temp"]
     assert present.comment == function.summary
@@ -131,7 +135,7 @@ def test_install_drops_what_the_release_no_longer_has(database):
     with database.connect() as connection:
         connection.execute(f"CREATE FUNCTION ruvector_gone(a int) RETURNS int {MARKED} SELECT 1 $$")
         install(database.dsn)
-        assert sorted(catalog(connection)) == sorted(FUNCTIONS)
+        assert sorted(catalog(connection)) == API
 
 
 @pytest.mark.parametrize("arguments", ["", "a int"])
@@ -152,11 +156,11 @@ def test_install_into_a_schema_of_its_own_and_move(bare_database, schema):
     with bare_database.connect() as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         install(bare_database.dsn, api_schema=schema)
-        assert sorted(catalog(connection, schema)) == sorted(FUNCTIONS)
+        assert sorted(catalog(connection, schema)) == API
         assert not catalog(connection)
         install(bare_database.dsn)
         assert not catalog(connection, schema)
-        assert sorted(catalog(connection)) == sorted(FUNCTIONS)
+        assert sorted(catalog(connection)) == API
 
 
 def test_pgvector_in_a_schema_of_its_own(new_database):

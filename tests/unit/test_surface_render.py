@@ -91,7 +91,7 @@ def test_admin_function_is_granted_to_nobody(tmp_path):
 
 def test_database_body_is_copied_with_its_settings(tmp_path):
     text = in_database(tmp_path, "-- language: sql\n-- security: definer\n-- Why.\nselect $$a$$ || word\n")
-    assert "language sql immutable parallel safe security definer cost 5\n" in text
+    assert "language sql immutable parallel safe security definer strict cost 5\n" in text
     assert "as $body$\n-- ruvector api function\n-- Why.\nselect $$a$$ || word\n$body$;" in text
     assert "word text default 'it''s'" in text
 

@@ -1,0 +1,3 @@
+"""Arrays keeps nothing in the database."""
+
+TABLES: tuple[str, ...] = ()

@@ -1,0 +1,2 @@
+-- language: sql
+select $1 operator(@vector@.+) $2

@@ -1,0 +1,2 @@
+-- language: sql
+select @vector@.inner_product($1, $2)

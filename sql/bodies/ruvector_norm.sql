@@ -1,0 +1,2 @@
+-- language: sql
+select @vector@.vector_norm($1)
