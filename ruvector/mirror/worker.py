@@ -289,6 +289,7 @@ class MirrorWorker:
                 instance_id=None,
                 is_confirmed=lambda _: True,
                 threads=self._settings.threads,
+                is_read_first=self._is_distrustful,
             )
             if loaded is None or loaded[0].phase != "complete":
                 return False
@@ -311,12 +312,14 @@ class MirrorWorker:
     def _begin(self, index: VectorIndex) -> None:
         """Take the present as the position from which changes count: none may be trimmed any more."""
         reader, ledger = self._parts()
+        # A complete generation is due as soon as the mirror has caught up. Said first: the database names the new
+        # checkpoint before the old index is gone, and a connection lost in between must not lead back to that index.
+        self._checkpoint_changes = -1
         self._checkpoint_id = random_uuid()
         with reader.at_snapshot() as (start, _):
             pass
         ledger.begin_copy(start, self._checkpoint_id)
         self.mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
-        self._checkpoint_changes = -1  # a complete generation is due as soon as the mirror has caught up
 
     # ---- first copy ------------------------------------------------------------------------------------------------
 
