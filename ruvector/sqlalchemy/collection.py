@@ -80,6 +80,14 @@ class Collection:
         return table
 
     @property
+    def dims_declared(self) -> int | None:
+        """Return the dimensions given here, else those of the column's type, None when neither says them."""
+        if self.dims is not None:
+            return self.dims
+        kind = self.column.type
+        return getattr(kind.impl, "length", None) if isinstance(kind, BIT) else kind.dim
+
+    @property
     def key_columns(self) -> tuple[Column[Any], ...]:
         """Return the columns of the row key, in the order of the primary key."""
         return tuple(self.table.primary_key.columns)
