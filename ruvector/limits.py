@@ -37,6 +37,13 @@ PULSE_SECONDS = 1.0  # pause between two signs of life; the database refuses to 
 HEARTBEAT_SECONDS = 30.0  # the same for one that does not
 DRIFT_CHECK_SECONDS = 0.5  # pause between two looks at the definition of the table
 VERIFY_DIFFERENCES_SHOWN = 20  # keys of each kind that verify names; it counts all
+VERIFY_SLICE_ROWS = 8_192  # rows compared in one snapshot: the mirror applies nothing meanwhile, for about 50 ms
+VERIFY_SLICE_BYTES = 16 * MEBIBYTE  # wide vectors get fewer rows per slice
+VERIFY_BUCKET_ROWS = 64  # rows under one sum; a bucket that differs is read row by row
+SCRUB_CYCLE_SECONDS = 600.0  # in this time the verification that always runs meets every row of a table, or in longer
+SCRUB_SHARE_MAX = 0.01  # part of the time that it may take
+EVENTS_KEPT = 1_000  # of each mirror; the oldest are forgotten
+ALARM_SECONDS = 86_400  # doctor speaks of differences that were found and repaired for a day
 TRIM_ROWS = 20_000  # changelog rows deleted in one statement
 
 POLL_SECONDS_MIN = 0.01  # pause between reads of the changelog under load

@@ -308,8 +308,8 @@ revoke all on function @api@.ruvector_dims(@vector@.vector) from public, ruvecto
 grant execute on function @api@.ruvector_dims(@vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_explain',
-  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'total_ms']::text[],
-  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'double precision']::regtype[],
+  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'stages_ms', 'total_ms']::text[],
+  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'jsonb', 'double precision']::regtype[],
   result => 'record'::regtype, returns_rows => true, inputs => 5, defaults => 3);
 create or replace function @api@.ruvector_explain(
   collection text,
@@ -331,6 +331,7 @@ returns table (
   overlay_rows integer,
   candidates integer,
   reason text,
+  stages_ms jsonb,
   total_ms double precision
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 1
@@ -340,6 +341,7 @@ as $body$
 #variable_conflict use_column
 declare
   c constant ruvector.collection := ruvector.collection_of(collection);
+  engine text;
   report jsonb;
 begin
   if c.vector_type in ('bit', 'sparsevec') then
@@ -347,13 +349,18 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
-    into report using query, k, ef_search, filter;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
+    into engine, report using query, k, ef_search, filter;
   return query select
-    report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
-    (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
+    report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
+    (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,
     coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
-    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
+    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason',
+    jsonb_strip_nulls(jsonb_build_object(
+      'prepare', report #> '{sidecar,prepare_ms}', 'ask', report #> '{sidecar,ask_ms}',
+      'search', report #> '{sidecar,search_ms}', 'overlay', report #> '{sidecar,overlay_ms}',
+      'rank', report -> 'rank_ms')),
+    (report ->> 'total_ms')::float8;
 end
 $body$;
 comment on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) is
@@ -629,8 +636,12 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if use_gnn then
     raise exception 'use_gnn is not available in this version' using errcode = '0A000',
       hint = 'Leave it out: the answer is the plain nearest neighbours.';
@@ -643,11 +654,9 @@ begin
     raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text) is
@@ -715,17 +724,19 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'bit' then
     raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_sparse for sparsevec.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) is
@@ -757,17 +768,19 @@ as $body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'sparsevec' then
     raise exception 'collection "%" holds no sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_bits for bits.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, null, $3, $4, false) s', c.metric, c.id)
-    using query, k, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, null, $3, $4, false) s' using query, k, filter, exactness;
 end
 $body$;
 comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) is

@@ -106,12 +106,24 @@ create table ruvector.mirror_status (
   eta_seconds double precision,
   unindexed jsonb not null default '{}',
   stats jsonb not null default '{}',
+  verified jsonb not null default '{}',
   updated_at timestamptz not null default clock_timestamp()
 );
+
+-- What somebody should know of later: differences found and repaired, changed owners, lost history. Bounded per mirror.
+create table ruvector.event (
+  id bigint generated always as identity primary key,
+  at timestamptz not null default clock_timestamp(),
+  mirror_id int not null references ruvector.collection (id) on delete cascade,
+  kind text not null,
+  detail jsonb not null default '{}'
+);
+create index event_mirror on ruvector.event (mirror_id, id);
 
 grant select on ruvector.collection, ruvector.mirror_status, ruvector.instance to ruvector_user;
 grant select on ruvector.instance, ruvector.trimmed, ruvector.collection, ruvector.gate, ruvector.secret
   to ruvector_sidecar;
 grant update on ruvector.trimmed, ruvector.gate, ruvector.instance to ruvector_sidecar;
+grant select, insert, delete on ruvector.event to ruvector_sidecar;
 grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.pulse, ruvector.mirror_status
   to ruvector_sidecar;

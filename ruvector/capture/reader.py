@@ -38,6 +38,16 @@ class ChangeBatch:
         return list(dict.fromkeys(key for _, key in self.changes if key is not None))
 
 
+@dataclass(frozen=True, slots=True)
+class BucketSum:
+    """Some neighbouring rows of the table: their keys, or the last one, and the sum over those an index takes."""
+
+    keys: list[str]
+    usable: int
+    combined: int  # all their hashes, exclusive-or, as a signed number
+    rows: int
+
+
 class TableReader:
     """Reads one table and its changelog; not thread-safe. Raises our database errors."""
 
@@ -90,14 +100,31 @@ class TableReader:
     @property
     def chunk_rows(self) -> int:
         """How many rows one chunk asks for: fewer when the vectors are wide."""
+        return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // self._row_bytes))
+
+    @property
+    def _row_bytes(self) -> int:
         options = self.collection.options
-        is_sparse = options.element is ElementType.SPARSE
-        row_bytes = limits.SPARSE_ROW_BYTES if is_sparse else 64 + 4 * options.dims
-        return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // row_bytes))
+        return limits.SPARSE_ROW_BYTES if options.element is ElementType.SPARSE else 64 + 4 * options.dims
 
     def sample_keys(self, *, percent: float, rows: int) -> list[str]:
         """Return the keys of some rows of the table."""
         return [row[0] for row in self._connection.execute(self._statements.sample_keys(percent=percent, rows=rows))]
+
+    @property
+    def slice_rows(self) -> int:
+        """How many rows one slice of a verification takes: fewer when the vectors are wide."""
+        return max(1, min(limits.VERIFY_SLICE_ROWS, limits.VERIFY_SLICE_BYTES // self._row_bytes))
+
+    def bucket_sums(self, after: str | None) -> list[BucketSum]:
+        """Return sums over the next slice of rows in key order; call inside at_snapshot."""
+        statement = self._statements.bucket_sums(after, rows=self.slice_rows, bucket_rows=limits.VERIFY_BUCKET_ROWS)
+        return [BucketSum(*row) for row in self._connection.execute(statement)]
+
+    def row_hashes(self, after: str | None, upto: str | None) -> dict[str, int | None]:
+        """Return the hash of each row in a range of keys; None for rows an index does not take."""
+        statement = self._statements.hashed_rows(after, upto)
+        return {str(key): row_hash for key, row_hash in self._connection.execute(statement)}
 
     def row_estimate(self) -> int:
         """Return how many rows the planner believes in; 0 when it does not know."""

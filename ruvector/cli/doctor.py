@@ -122,6 +122,9 @@ def _collection_check(row: dict[str, Any]) -> Check:
     if row["changelog_bytes"] > limits.CHANGELOG_BYTES_WARN:
         found = f"its changelog takes {output.size(row['changelog_bytes'])}"
         return _failed(name, found, "Let every sidecar run: changes are kept until all have saved them.")
+    if row["differed_at"]:
+        found = f"{row['differences']} rows differed from the table at {row['differed_at']}, and were read again"
+        return _failed(name, found, f"Find out what changed them unseen: ruvector verify {row['name']} --full")
     left_out = f", left out: {output.cell(row['unindexed'])}" if row["unindexed"] else ""
     return _passed(name, f"live, {row['rows_indexed']:,} rows, {row['pending_changes']} pending{left_out}")
 

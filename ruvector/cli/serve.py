@@ -81,8 +81,8 @@ def run(
         SidecarSettings(
             dsn=settings.dsn_text, data_dir=settings.data_dir, listen=settings.listen,
             advertise=settings.advertise, tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
-            name=settings.name,            threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
-            copy_save_seconds=settings.copy_save_seconds,
+            name=settings.name, threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
+            copy_save_seconds=settings.copy_save_seconds, scrub_seconds=settings.scrub_seconds,
         )
     )  # fmt: skip
     # Bars only for people; a file or a journal gets lines.

@@ -14,7 +14,7 @@ from ruvector.errors import StoreError
 from ruvector.index import KeyedIndex, VectorIndex, options_to_json
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
-from ruvector.store import Generation, GenerationStore, open_generation, write_generation
+from ruvector.store import Generation, GenerationStore
 from ruvector.values import Collection
 
 logger = logging.getLogger(__name__)
@@ -41,12 +41,10 @@ class Label:
 
 def save_generation(store: GenerationStore, mirror: Mirror, label: Label) -> Path:
     """Write the index and its label; durable when this returns."""
-    path = store.new_path()
     sections = {f"index_{name}": array for name, array in mirror.index.sections().items()}
     reasons = json.dumps(mirror.unindexed.reasons).encode()
     sections["unindexed"] = np.frombuffer(reasons, dtype=np.uint8)
-    write_generation(path, sections, meta={"label": asdict(label)})
-    return path
+    return store.write(sections, meta={"label": asdict(label)})
 
 
 def load_generation(
@@ -60,7 +58,7 @@ def load_generation(
     """Open the newest usable generation; damaged, foreign and unconfirmed ones are reported and passed over."""
     for path in store.list():
         try:
-            generation = open_generation(path)
+            generation = store.open(path)
             label = _label_of(generation)
             problem = _problem(label, collection, instance_id=instance_id)
             if not problem and not is_confirmed(label.checkpoint_id):
@@ -88,7 +86,7 @@ def keep_only(store: GenerationStore, checkpoint_ids: set[str]) -> None:
     seen: set[str] = set()
     for path in store.list():
         try:
-            with open_generation(path, verify=False) as generation:
+            with store.open(path, verify=False) as generation:
                 checkpoint_id = _label_of(generation).checkpoint_id
         except StoreError:
             checkpoint_id = ""

@@ -66,10 +66,10 @@ def adopt_database(connection: db.Connection, collections: list[Collection]) -> 
 
 
 class Ledger:
-    """The rows of one mirror and sidecar, over a connection of its own; not thread-safe."""
+    """The rows of one mirror and sidecar, over a connection that it takes over; not thread-safe."""
 
-    def __init__(self, dsn: str | None, collection: Collection, *, name: str) -> None:
-        self._connection = db.connect(dsn, application_name=f"ruvector ledger {collection.name}"[:63])
+    def __init__(self, connection: db.Connection, collection: Collection, *, name: str) -> None:
+        self._connection = connection
         self._statements = TableStatements(collection)
         self._key = {"mirror": collection.id, "name": name}
         self.epoch = 0
@@ -166,7 +166,12 @@ class Ledger:
             eta_seconds=mirror.progress.eta_seconds,
             unindexed=json.dumps(mirror.unindexed.counts()),
             stats=json.dumps(dict(stats)),
+            verified=json.dumps(mirror.verified),
         )
+
+    def note_event(self, kind: str, detail: Mapping[str, object]) -> None:
+        """Leave word of something that status and doctor show later."""
+        self._run("note_event", kind=kind, detail=json.dumps(dict(detail)), kept=limits.EVENTS_KEPT)
 
     def _one(self, name: str, *, group: str = "mirror", **parameters: object) -> tuple[Any, ...] | None:
         with db.translated():

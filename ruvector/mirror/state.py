@@ -88,6 +88,7 @@ class Mirror:
         self.unindexed = Unindexed()
         self.progress = CopyProgress()
         self.changes_applied = 0
+        self.verified: dict[str, object] = {}  # what the verification that always runs says of itself
         self.database = ("", 0)  # system identifier and database OID
         self.followed_at = 0.0  # clock seconds of the last complete read of the changelog
         self._lock = threading.Lock()

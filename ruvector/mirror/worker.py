@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ruvector import limits
+from ruvector import db, limits
 from ruvector.capture.reader import TableReader
 from ruvector.clock import Clock, random_token, random_uuid
 from ruvector.errors import (
@@ -24,6 +25,7 @@ from ruvector.mirror.apply import catch_up, write_rows
 from ruvector.mirror.generations import Label
 from ruvector.mirror.ledger import Identity, Ledger
 from ruvector.mirror.recent import RecentChanges
+from ruvector.mirror.scrub import Scrub
 from ruvector.mirror.state import CopyProgress, Mirror, MirrorState
 from ruvector.store import GenerationStore
 from ruvector.values import Collection
@@ -43,19 +45,47 @@ class WorkerSettings:
     threads: int = 0
     checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
     copy_save_seconds: float = limits.COPY_SAVE_SECONDS
+    scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All input and output of a worker besides its clock: what the simulator puts its own in place of."""
+
+    connect: Callable[[], tuple[TableReader, Ledger]]
+    store: GenerationStore
+
+
+def real_ports(collection: Collection, settings: WorkerSettings) -> Ports:
+    """Return connections to the database of the settings, and the files of their folder."""
+
+    def connect() -> tuple[TableReader, Ledger]:
+        reader = TableReader(settings.dsn, collection)
+        try:
+            connection = db.connect(settings.dsn, application_name=f"ruvector ledger {collection.name}"[:63])
+            return reader, Ledger(connection, collection, name=settings.name)
+        except BaseException:
+            reader.close()
+            raise
+
+    return Ports(connect, GenerationStore(settings.folder))
 
 
 class MirrorWorker:
     """Owns one mirror: the only thread that writes its index, its files and its rows in the database."""
 
-    def __init__(self, collection: Collection, settings: WorkerSettings, clock: Clock) -> None:
+    def __init__(
+        self, collection: Collection, settings: WorkerSettings, clock: Clock, *, ports: Ports | None = None
+    ) -> None:
         self.mirror = Mirror(collection, generations.fresh_index(collection, threads=settings.threads))
         self._settings = settings
         self._clock = clock
-        self._store = GenerationStore(settings.folder)
+        self._ports = ports if ports is not None else real_ports(collection, settings)
+        self._store = self._ports.store
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._scrub = Scrub(clock, cycle_seconds=settings.scrub_seconds)
         self._errands: list[verify.Errand] = []
         self._errand_lock = threading.Lock()
         self._reader: TableReader | None = None
@@ -107,7 +137,7 @@ class MirrorWorker:
                 logger.exception("mirror of %s: unexpected error", self.mirror.collection.name)
                 self._give_up(MirrorState.STALE, InternalError(f"unexpected {type(error).__name__}, see the log"))
             pause = min(pause * 2, 5.0)
-            self._stop.wait(pause)
+            self._clock.wait(self._stop, pause)
         self._close()
 
     def run_once(self) -> None:
@@ -121,22 +151,23 @@ class MirrorWorker:
             self._leave()
             self._close()
 
-    def verify(self, *, sample: int, full: bool, repair: bool, seconds: float) -> dict[str, object]:
+    def verify(
+        self, *, sample: int, full: bool, repair: bool, check: Callable[[], None] | None = None
+    ) -> dict[str, object]:
         """Have the thread compare table and mirror between two batches; see ruvector.mirror.verify."""
         if self.mirror.state is not MirrorState.LIVE:
             raise NotLive(f'collection "{self.mirror.collection.name}" is {self.mirror.state}: {self.mirror.reason}')
-        errand = verify.Errand(sample=sample, full=full, repair=repair)
+        errand = verify.Errand(sample=None if full else sample, repair=repair)
         with self._errand_lock:
             self._errands.append(errand)
         self._wake.set()
-        return errand.result(seconds)
+        return errand.result(check)
 
     # ---- coming back -----------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         self._close()
-        self._reader = TableReader(self._settings.dsn, self.mirror.collection)
-        self._ledger = Ledger(self._settings.dsn, self.mirror.collection, name=self._settings.name)
+        self._reader, self._ledger = self._ports.connect()
         self._identity = self._ledger.identity()
         self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
 
@@ -294,12 +325,14 @@ class MirrorWorker:
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
+            self._scrub_some(reader)
             if self._checkpoint_due():
                 self._checkpoint()
             self._publish()
             pause = limits.POLL_SECONDS_MIN if batch.changes else min(pause * 2, limits.POLL_SECONDS_MAX)
-            self._wake.wait(pause)
-            self._wake.clear()
+            if not self._errands:
+                self._clock.wait(self._wake, pause)
+                self._wake.clear()
         self._leave()
 
     def _check_drift(self, reader: TableReader) -> None:
@@ -310,10 +343,20 @@ class MirrorWorker:
             raise NotLive(drift, hint="Detach the collection and attach it again.")
 
     def _run_errands(self, reader: TableReader) -> None:
+        """Do a slice of every verification that somebody waits for."""
         with self._errand_lock:
-            errands, self._errands = self._errands, []
+            self._errands = [errand for errand in self._errands if not errand.is_done]
+            errands = list(self._errands)
         for errand in errands:
-            errand.run(self.mirror, reader)
+            errand.step(self.mirror, reader)
+
+    def _scrub_some(self, reader: TableReader) -> None:
+        """Do a slice of the verification that always runs, when it is due; say aloud what it finds."""
+        found = self._scrub.step(self.mirror, reader)
+        if found is not None:
+            logger.warning("%s differed from its table: %s", self.mirror.collection.name, found)
+            self._parts()[1].note_event("difference", found)
+            self._publish(force=True)
 
     def _checkpoint_due(self) -> bool:
         changes = self.mirror.changes_applied - self._checkpoint_changes

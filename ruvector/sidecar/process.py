@@ -51,6 +51,7 @@ class SidecarSettings:
     client_login: str = "ruvector"
     checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
     copy_save_seconds: float = limits.COPY_SAVE_SECONDS
+    scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
 
 
 class WorkerTable:
@@ -268,5 +269,6 @@ class Sidecar:
             self._settings.threads,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             copy_save_seconds=self._settings.copy_save_seconds,
+            scrub_seconds=self._settings.scrub_seconds,
         )
         return MirrorWorker(collection, settings, self._clock)

@@ -82,15 +82,22 @@ DELETE FROM ruvector.live WHERE mirror_id = %(mirror)s AND token = %(token)s;
 -- name: status
 -- What this mirror says about itself.
 INSERT INTO ruvector.mirror_status (mirror_id, state, reason, position, position_lsn, position_at, rows_indexed,
-  rows_copied, rows_total, rows_per_second, eta_seconds, unindexed, stats, updated_at)
+  rows_copied, rows_total, rows_per_second, eta_seconds, unindexed, stats, verified, updated_at)
 VALUES (%(mirror)s, %(state)s, %(reason)s, %(position)s::text::pg_snapshot, %(lsn)s::text::pg_lsn, clock_timestamp(),
   %(rows_indexed)s, %(rows_copied)s, %(rows_total)s, %(rows_per_second)s, %(eta_seconds)s, %(unindexed)s::text::jsonb,
-  %(stats)s::text::jsonb, clock_timestamp())
+  %(stats)s::text::jsonb, %(verified)s::text::jsonb, clock_timestamp())
 ON CONFLICT (mirror_id) DO UPDATE SET state = excluded.state, reason = excluded.reason, position = excluded.position,
   position_lsn = excluded.position_lsn, position_at = excluded.position_at, rows_indexed = excluded.rows_indexed,
   rows_copied = excluded.rows_copied, rows_total = excluded.rows_total, rows_per_second = excluded.rows_per_second,
   eta_seconds = excluded.eta_seconds, unindexed = excluded.unindexed, stats = excluded.stats,
-  updated_at = excluded.updated_at;
+  verified = excluded.verified, updated_at = excluded.updated_at;
+
+-- name: note_event
+-- Something that somebody should know of later; only the newest events of a mirror are kept.
+WITH old AS (
+  DELETE FROM ruvector.event WHERE mirror_id = %(mirror)s AND id <= (
+    SELECT e.id FROM ruvector.event e WHERE e.mirror_id = %(mirror)s ORDER BY e.id DESC OFFSET %(kept)s LIMIT 1))
+INSERT INTO ruvector.event (mirror_id, kind, detail) VALUES (%(mirror)s, %(kind)s, %(detail)s::text::jsonb);
 
 -- name: secrets
 -- What a request of the database is signed with, and how it logs in.

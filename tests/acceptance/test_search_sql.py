@@ -291,10 +291,17 @@ def test_explain_of_a_plain_search(connection, shared_sidecar):
     assert explained["lag_ms"] >= 0
     assert explained["watermark"].count(":") == 2
     expected = {
-        "plan": "index", "engine": "ruvector", "selectivity": None, "ef": 100, "reranked": 18, "candidates": 18,
+        "plan": "index", "engine": "ruvector", "selectivity": None, "ef": 100, "candidates": 18,
         "tiers": {"hot": 18}, "overlay_rows": 0, "reason": None,
     }  # fmt: skip
     assert {key: explained[key] for key in expected} == expected
+    # One search: at least what it returned, at most every row; so few rows are compared exactly at once.
+    assert 18 <= explained["visited"] <= 1000
+    assert explained["reranked"] == 0
+    stages = explained["stages_ms"]
+    assert set(stages) == {"prepare", "ask", "search", "overlay", "rank"}
+    assert 0 < stages["search"] < stages["ask"] < explained["total_ms"]
+    assert sum(stages.values()) - stages["search"] <= explained["total_ms"]
 
 
 def test_explain_of_a_filtered_search(connection):

@@ -168,7 +168,7 @@ inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
         uint32_t slot = bulk.nodes[node];
         std::vector<float>& rotated = scratch[worker]->code.rotated;
         rotated.resize(codes_.padded());
-        codes_.rotate_row(space_.probe(rows_.at(slot), scales_[slot], scratch[worker]->probe.data()), rotated.data());
+        codes_.rotate_row(space_.probe(rows_.at(slot), scale(slot), scratch[worker]->probe.data()), rotated.data());
         Extent extent = codes_.kernels_of().extent(rotated.data(), rotated.size());
         bool usable = extent.square < CODE_SQUARE_MAX && extent.largest > 1e-15f;
         bulk.squares[node] = usable ? extent.square : 0.0f;
@@ -493,7 +493,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         if (at % CANCEL_HOPS == 0) advance(500, 850, at, members.size());
         Scratch& own = *scratch[worker];
         uint32_t node = members[at], slot = bulk.nodes[node];
-        Probe probe = space_.probe(rows_.at(slot), scales_[slot], own.probe.data());
+        Probe probe = space_.probe(rows_.at(slot), scale(slot), own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
         pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / REFINE_SHARE));

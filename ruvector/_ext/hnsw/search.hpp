@@ -14,7 +14,8 @@ inline Graph::Graph(const Options& options)
       level_scale_(options.linked ? 1.0 / std::log(double(options.m)) : 0.0),
       rows_((space_.row_bytes() + 15) / 16 * 16),
       links_(options.linked ? size_t(base_links_) * sizeof(uint32_t) : 1),
-      records_((codes_.record_bytes() + 15) / 16 * 16) {
+      records_((codes_.record_bytes() + 15) / 16 * 16),
+      uppers_((size_t(options.m) + 1) * sizeof(uint32_t)) {
     // The first lines are fetched ahead; the hardware follows the rest of a row by itself.
     prefetch_bytes_ = std::min<size_t>(space_.row_bytes(), 512);
 }
@@ -112,7 +113,7 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
     const uint32_t* around = scratch.around.data();
     float* apart = scratch.apart.data();
     // Equal rows count once: estimates must not decide which one of two such nodes fills a pool alone.
-    auto weight = [&](uint32_t slot) { return weighted ? std::min(members_[slot], 1u) : 1u; };
+    auto weight = [&](uint32_t slot) { return weighted ? uint32_t(members_[slot] != 0) : 1u; };
     size_t hops = 0;
     for (uint32_t slot; pool.next(&slot);) {
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
@@ -165,7 +166,7 @@ template <class Measure, class Pool>
 bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel) const {
     bool weighted = odd_count_ != 0;
-    auto weight = [&](uint32_t slot) { return weighted ? std::min(members_[slot], 1u) : 1u; };
+    auto weight = [&](uint32_t slot) { return weighted ? uint32_t(members_[slot] != 0) : 1u; };
     scratch.visited.begin(slots_);
     pool.begin(ef);
     if (entry_ != EMPTY) {
@@ -249,7 +250,9 @@ inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_
             keys[found] = key_of(edge.slot);
             distances[found++] = shown;
         }
-        for (uint32_t twin = twin_next_[edge.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
+        bool alone = members_[edge.slot] == (states_[edge.slot] == LIVE);
+        for (uint32_t twin = alone ? EMPTY : twins_.next(edge.slot); twin != EMPTY && found < k;
+             twin = twins_.next(twin)) {
             keys[found] = key_of(twin);
             distances[found++] = shown;
         }
