@@ -281,6 +281,36 @@ begin
   return (given #>> '{}')::numeric::int;
 end $$;
 
+-- Refuse names that are no columns of a table, or of a type that filters do not know.
+create or replace function ruvector.check_filter_columns(filtered regclass, names text[]) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unfit text;
+begin
+  select string_agg(quote_ident(f.name), ', ') into unfit
+  from unnest(names) f (name)
+  where not exists (select from pg_attribute a where a.attrelid = filtered and a.attname = f.name
+                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
+  if unfit is not null then
+    raise exception 'column % of % does not exist or cannot be filtered', unfit,
+      (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where c.oid = filtered)
+      using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
+  end if;
+end $$;
+
+-- Change the columns that filters of a collection may use; the index does not hold them, so nothing is copied again.
+create or replace function ruvector.set_filter_columns(name text, names text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c constant ruvector.collection := ruvector.collection_of(name);
+begin
+  perform ruvector.check_filter_columns(to_regclass(format('%I.%I', c.table_schema, c.table_name)), names);
+  update ruvector.collection set filter_columns = array(select distinct n from unnest(names) n order by 1) where id = c.id;
+end $$;
+
 -- Register one vector column: row, changelog, triggers, search functions. The sidecar finds it and copies it.
 create or replace function ruvector.register(
   name text, table_schema text, table_name text, column_name text, dimensions int, distance_metric text, options jsonb)
@@ -351,15 +381,7 @@ begin
       using errcode = '22023', hint = 'bit columns take hamming or jaccard, all others l2, ip, cosine or l1.';
   end if;
   select * into key from ruvector.key_columns_of(found_column.table_oid);
-  select string_agg(quote_ident(f.name), ', ') into unfit
-  from unnest(filter_columns) f (name)
-  where not exists (select from pg_attribute a where a.attrelid = found_column.table_oid and a.attname = f.name
-                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
-  if unfit is not null then
-    raise exception 'column % of %.% does not exist or cannot be filtered', unfit, quote_ident(table_schema),
-      quote_ident(table_name)
-      using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
-  end if;
+  perform ruvector.check_filter_columns(found_column.table_oid, filter_columns);
   if exists (select from ruvector.collection c where c.name = name) then
     raise exception 'collection "%" exists already', name using errcode = '42710',
       hint = 'Choose another name, or detach it first: ruvector detach ' || quote_ident(name);

@@ -21,7 +21,7 @@ class Identity:
 
     instance_id: str
     is_original: bool  # False after a restore, clone or upgrade: the row was made by another database
-    system_identifier: str
+    server_started_at: str  # to the microsecond: no two servers, and no copy of one, share it
     database_oid: int
     installed_version: str
 

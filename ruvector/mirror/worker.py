@@ -18,6 +18,7 @@ from ruvector.errors import (
     NotLive,
     RuvectorError,
     StaleOwner,
+    StoreDamaged,
 )
 from ruvector.index import BuildProgress, VectorIndex, options_to_json
 from ruvector.mirror import generations, verify
@@ -72,6 +73,7 @@ class MirrorWorker:
         self._published: tuple[object, ...] = ()
         self._published_at = 0.0
         self._drift_checked_at = 0.0
+        self._is_distrustful = False  # files turned out damaged, or nobody waits: read all of a generation first
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -109,6 +111,7 @@ class MirrorWorker:
                 self._is_flooded = True
                 self._give_up(MirrorState.STALE, error)
             except RuvectorError as error:
+                self._is_distrustful |= isinstance(error, StoreDamaged)
                 self._give_up(MirrorState.STALE, error)
             except Exception as error:
                 logger.exception("mirror of %s: unexpected error", self.mirror.collection.name)
@@ -119,6 +122,7 @@ class MirrorWorker:
 
     def run_once(self) -> None:
         """Recover, apply everything committed so far, checkpoint, and end; errors are raised."""
+        self._is_distrustful = True
         try:
             self._connect()
             self._recover()
@@ -146,7 +150,7 @@ class MirrorWorker:
         self._close()
         self._reader, self._ledger = self._ports.connect()
         self._identity = self._ledger.identity()
-        self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
+        self.mirror.database = (self._identity.server_started_at, self._identity.database_oid)
 
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
@@ -170,6 +174,7 @@ class MirrorWorker:
             self._check_stop()
         if self._checkpoint_changes < 0:
             self._checkpoint()
+        self._is_distrustful = False
         self.mirror.followed_at = self._clock.now()
         self._answer_or_stand_by()
         self._publish(force=True)
@@ -194,7 +199,7 @@ class MirrorWorker:
         A crash may have taken transactions that were applied here; their keys are read again.
         """
         ledger = self._parts()[1]
-        if self.mirror.position is None or self._checkpoint_changes < 0:
+        if self.mirror.position is None or self._checkpoint_changes < 0 or self._is_distrustful:
             return False
         consumer = ledger.consumer()
         position = consumer.position_of(self._checkpoint_id) if consumer else None
@@ -217,6 +222,7 @@ class MirrorWorker:
             instance_id=self._identity.instance_id,
             is_confirmed=lambda checkpoint_id: consumer.position_of(checkpoint_id) is not None,
             threads=self._settings.threads,
+            is_read_first=self._is_distrustful,
         )
         if loaded is None:
             return False
@@ -259,6 +265,7 @@ class MirrorWorker:
                 instance_id=None,
                 is_confirmed=lambda _: True,
                 threads=self._settings.threads,
+                is_read_first=self._is_distrustful,
             )
             if loaded is None or loaded[0].phase != "complete":
                 return False
@@ -281,12 +288,14 @@ class MirrorWorker:
     def _begin(self, index: VectorIndex) -> None:
         """Take the present as the position from which changes count: none may be trimmed any more."""
         reader, ledger = self._parts()
+        # A complete generation is due as soon as the mirror has caught up. Said first: the database names the new
+        # checkpoint before the old index is gone, and a connection lost in between must not lead back to that index.
+        self._checkpoint_changes = -1
         self._checkpoint_id = random_uuid()
         with reader.at_snapshot() as (start, _):
             pass
         ledger.begin_copy(start, self._checkpoint_id)
         self.mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
-        self._checkpoint_changes = -1  # a complete generation is due as soon as the mirror has caught up
 
     # ---- first copy ------------------------------------------------------------------------------------------------
 
@@ -364,6 +373,7 @@ class MirrorWorker:
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
+            self.mirror.index.verified(0)  # raises when a page that was not read at start is damaged
             self._scrub_some(reader)
             if self._checkpoint_due():
                 self._checkpoint()

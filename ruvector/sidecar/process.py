@@ -111,6 +111,11 @@ class Sidecar:
         """Return where the endpoint listens."""
         return self._endpoint.addresses if self._endpoint is not None else ()
 
+    @property
+    def shortcut(self) -> Address | None:
+        """Return the faster address for a database on this machine, where the system has one."""
+        return self._endpoint.shortcut if self._endpoint is not None else None
+
     def start(self) -> None:
         """Check database and data directory, listen, tell the database where, follow the registrations."""
         collections = self._prepare()
@@ -251,6 +256,9 @@ class Sidecar:
             "is_encrypted": self._settings.tls_certificate is not None and not address.is_local,
             "lease": self._lease.epoch or -1,
         }
+        shortcut = self.shortcut
+        if shortcut is not None and self._advertised is None and not values["is_encrypted"]:
+            values["host"] = f"{shortcut.host},{address.host}"  # libpq tries one after the other
         if self._connection is not None:
             with db.translated():
                 self._connection.execute(db.query("mirror", "set_gate").encode(), values)

@@ -1,7 +1,7 @@
 -- name: identity
 -- Which database this is by its own word, and by the row that a dump would carry along.
 SELECT i.instance_id::text, i.system_identifier = s.system_identifier AND i.database_oid = d.oid,
-  s.system_identifier::text, d.oid::bigint, i.installed_version
+  extract(epoch from pg_postmaster_start_time())::text, d.oid::bigint, i.installed_version
 FROM ruvector.instance i, pg_control_system() s, pg_database d WHERE d.datname = current_database();
 
 -- name: adopt
