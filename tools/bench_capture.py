@@ -119,7 +119,7 @@ class Bench:
         if BEFORE[kind] == STATEMENTS["INSERT"]:
             self.admin.execute(BEFORE[kind].format(table=table, low=1, high=self.rows))
         self.admin.execute(f"VACUUM (ANALYZE) {table}")
-        self.admin.execute("DELETE FROM ruvector.changelog_1")
+        self.admin.execute("TRUNCATE ruvector.changelog_1")
         self.admin.execute("CHECKPOINT")
         connections = [psycopg.connect(self.server.dsn(), autocommit=True) for _ in parts]
         try:
