@@ -104,7 +104,8 @@ class MirrorWorker:
                 self._follow()
             except StaleOwner as error:
                 self._give_up(MirrorState.STALE, error)
-                return
+                if not self._is_forgotten():
+                    return
             except (DatabaseUnreachable, DatabaseError) as error:
                 self._give_up(MirrorState.UNREACHABLE, error)
             except Flood as error:
@@ -119,6 +120,13 @@ class MirrorWorker:
             pause = min(pause * 2, 5.0)
             self._clock.wait(self._stop, pause)
         self._close()
+
+    def _is_forgotten(self) -> bool:
+        """Tell whether the database dropped the checkpoints of this sidecar, instead of another one taking over."""
+        try:
+            return self._ledger is not None and self._ledger.consumer() is None
+        except RuvectorError:
+            return True  # the next try will tell
 
     def run_once(self) -> None:
         """Recover, apply everything committed so far, checkpoint, and end; errors are raised."""

@@ -124,3 +124,19 @@ def test_checkpoint_of_a_sidecar_that_never_came_back_holds_up_the_trim_only_so_
         wait_until(trimmed, "the trim")
         assert connection.execute("SELECT below FROM ruvector.trimmed").fetchone() != before
         assert connection.execute("SELECT name FROM ruvector.consumer").fetchall() == [("main",)]
+
+
+def test_sidecar_whose_checkpoints_were_dropped_compares_all_rows(filled, tmp_path):
+    with (
+        running_sidecar(filled, tmp_path / "data", checkpoint_seconds=0.05) as sidecar,
+        filled.connect() as connection,
+    ):
+        sidecar.wait_live("items")
+        assert connection.execute("SELECT ruvector.empty_changelogs(0)").fetchall() == [("items",)]
+        connection.execute("UPDATE items SET embedding = '[1,1,1]' WHERE id = 5")
+        TABLE.check(connection, QUERY, k=5, tier="pgvector")
+        event = "SELECT count(*) FROM ruvector.event WHERE kind = 'reconciled'"
+        wait_until(lambda: connection.execute(event).fetchone()[0] == 1, "the comparison")
+        sidecar.wait_live("items").wait_applied("items")
+        TABLE.check(connection, QUERY, k=5)
+        assert sidecar.worker("items").verify(sample=1, full=True, repair=False)["differences"] == 0
