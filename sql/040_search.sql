@@ -194,13 +194,13 @@ begin
   end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
   select has_table_privilege(asking, c.oid, 'select') and not c.relrowsecurity as is_open, l.token, s.inner_key,
-         s.outer_key, d.oid as database_oid,
-         clock_timestamp() - (select max(p.beat_at) from ruvector.pulse p) as silence
+         s.outer_key, d.oid as database_oid, clock_timestamp() - p.beat_at as silence, p.epoch
     into state
     from ruvector.secret s
     join pg_database d on d.datname = current_database()
     left join pg_class c on c.oid = {table_literal}::regclass
-    left join ruvector.live l on l.mirror_id = {id};
+    left join ruvector.live l on l.mirror_id = {id}
+    left join ruvector.pulse p on true;
   if state.is_open is not true then
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;
@@ -360,6 +360,10 @@ begin
     wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
+    if ruvector.table_problem({id}) ~ '^column ' then
+      raise exception 'collection % does not fit its table any more: %', {name_literal}, ruvector.table_problem({id})
+        using errcode = '55000', hint = 'Detach the collection, then attach the column as it is now.';
+    end if;
     if fallback = 'error' and mode <> 'exact' then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
@@ -411,7 +415,8 @@ $template$;
     'column_literal', quote_literal(c.column_name),
     'deadline', $sql$case when current_setting('statement_timeout') = '0'
       and coalesce(current_setting('ruvector.timeout_ms', true), '') = '' then 2000 else ruvector.deadline_ms() end$sql$,
-    'is_linked', $sql$coalesce('ruvector_link' = any (@dblink@.dblink_get_connections()), false)$sql$,
+    'is_linked', $sql$coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
+        and current_setting('ruvector.linked_epoch', true) = state.epoch::text, false)$sql$,
     'answer', $sql$@dblink@.dblink('ruvector_link', body)$sql$,
     'score', case c.metric when 'ip' then '-distance' when 'cosine' then '1 - distance' when 'jaccard' then '1 - distance'
              else '1 / (1 + distance)' end,

@@ -131,6 +131,13 @@ class Server:
                 end.close()
             self._waker = None
 
+    def end_sessions(self) -> None:
+        """Have every client connect anew, wherever the database then says."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.end(at_once=False)
+
     # What sessions ask ------------------------------------------------------------------------------------------
 
     def cancel(self, process_id: int, secret: bytes) -> None:
