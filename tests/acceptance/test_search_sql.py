@@ -402,6 +402,19 @@ def test_restart_of_the_sidecar_is_not_noticed_by_an_open_session(connection, sh
     TABLE.check(connection, QUERY)
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["another server", "another database"])
+def test_request_from_elsewhere_is_refused(connection, shared_sidecar, place):
+    mirror, notices = shared_sidecar.mirror(TABLE.name), notices_of(connection)
+    own = mirror.database
+    try:
+        mirror.database = ("1700000000.000001", own[1]) if place == 0 else (own[0], own[1] + 1)
+        TABLE.check(connection, QUERY, tier="pgvector")
+    finally:
+        mirror.database = own
+    assert "the request comes from another database" in notices.pop()
+    TABLE.check(connection, QUERY)
+
+
 def test_overlay_is_read_from_the_index_however_long_the_changelog_is(connection):
     """Old rows are not read, whatever the planner knew about the changelog when it planned."""
     reads = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'ruvector.changelog_1'::regclass"
