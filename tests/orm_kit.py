@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from ruvector.sqlalchemy import VECTOR, Collection, collections_of
+from ruvector.sqlalchemy import VECTOR, Collection
 
 DIMS = 8
 
@@ -89,7 +89,3 @@ def refusal_of(caught):
     """Return SQLSTATE of an error of the database."""
     assert isinstance(caught.value.orig, psycopg.Error)
     return caught.value.orig.sqlstate
-
-
-__all__ = ["DIMS", "ITEMS", "Base", "Item", "Shop", "Tag", "async_engine_of", "attach", "collections_of", "engine_of",
-           "refusal_of", "url_of"]  # fmt: skip
