@@ -4,7 +4,7 @@ import contextlib
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL, BigInteger, ForeignKey, Text, create_engine, func, literal, pool, select
+from sqlalchemy import URL, BigInteger, ForeignKey, Text, create_engine, event, func, literal, pool, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -70,6 +70,21 @@ async def async_engine_of(database, **options):
         yield engine
     finally:
         await engine.dispose()
+
+
+@contextlib.contextmanager
+def watching(engine):
+    """Collect the statements that reach the driver."""
+    seen = []
+
+    def listen(connection, cursor, statement, parameters, context, executemany):
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
 
 
 def attach(connection, *collections):

@@ -9,7 +9,7 @@ import logging
 import uuid
 
 import pytest
-from orm_kit import DIMS, ITEMS, Base, Item, Shop, Tag, async_engine_of, attach, engine_of
+from orm_kit import DIMS, ITEMS, Base, Item, Shop, Tag, async_engine_of, attach, engine_of, watching
 from sqlalchemy import (
     CHAR,
     REAL,
@@ -32,7 +32,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     create_engine,
-    event,
     false,
     func,
     insert,
@@ -99,21 +98,6 @@ def row(n):
         "maker_id": None if n % 2 else 1 + n % 3,
         "embedding": None if n == 5 else VECTORS[n],
     }
-
-
-@contextlib.contextmanager
-def watching(engine):
-    """Collect the statements that reach the driver."""
-    seen = []
-
-    def listen(connection, cursor, statement, parameters, context, executemany):
-        seen.append(statement)
-
-    event.listen(engine, "before_cursor_execute", listen)
-    try:
-        yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", listen)
 
 
 def answers(engine, statement, parameters=None, **options):
@@ -282,7 +266,8 @@ def typed_row(n):
     moment = NOON + datetime.timedelta(hours=n)
     return {
         "id": n, "v": VECTORS[n], "flag": n % 2 == 0, "small": n - 50, "big": n * 10**10,
-        "double": n / 3, "single": n / 10, "price": decimal.Decimal(n) / 100, "code": f"c{n % 3}", "day": moment.date(), "local": moment,
+        "double": n / 3, "single": n / 10, "price": decimal.Decimal(n) / 100, "code": f"c{n % 3}",
+        "day": moment.date(), "local": moment,
         "at": moment.replace(tzinfo=datetime.UTC), "tag": uuid.UUID(int=n % 5), "kind": "xy"[n % 2],
     }  # fmt: skip
 
