@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import math
 import uuid
 from collections.abc import Callable, Mapping
@@ -145,7 +146,9 @@ def _fits(kind: kinds.TypeEngine[Any], value: Any) -> bool:
     A filter reads a value as one of the column's type. That is another comparison than the statement's for real numbers
     (compared as double precision), character(n) (blanks), types of the application, and times whose zone is implied.
     """
-    if isinstance(kind, (kinds.TypeDecorator, kinds.Enum, kinds.REAL, kinds.CHAR, kinds.NCHAR)) or value is None:
+    if isinstance(kind, (kinds.TypeDecorator, kinds.Enum, kinds.REAL, kinds.CHAR, kinds.NCHAR)):
+        return False
+    if value is None or isinstance(value, enum.Enum):  # psycopg sends the name of an Enum
         return False
     if isinstance(kind, kinds.Boolean):
         return isinstance(value, bool)

@@ -268,7 +268,7 @@ def _filter(
         return name
 
     parts = [
-        filter_of(part, name_of=name_of, value_of=value_of)
+        filter_of(part, name_of=name_of, value_of=value_of, depth=1)
         for part in _conjuncts(statement.whereclause)
         if not _is_implied(part, distance, value_of)
     ]

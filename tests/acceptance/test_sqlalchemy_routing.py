@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import decimal
+import enum
 import json
 import logging
 import uuid
@@ -32,6 +33,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     create_engine,
+    event,
     false,
     func,
     insert,
@@ -236,6 +238,10 @@ def test_other_statements_are_left_alone_and_the_log_says_why(engine, title, cap
     assert all(reason in message for message in told)
 
 
+class Word(enum.StrEnum):
+    SAME = "n3"
+
+
 TYPED = Table(
     "typed",
     MetaData(),
@@ -251,6 +257,7 @@ TYPED = Table(
     Column("at", DateTime(timezone=True)),
     Column("local", DateTime),
     Column("tag", Uuid),
+    Column("name", Text),
     Column("kind", Enum("x", "y", native_enum=False)),
     Column("v", VECTOR(DIMS)),
 )
@@ -269,6 +276,7 @@ def typed_row(n):
         "double": n / 3, "single": n / 10, "price": decimal.Decimal(n) / 100, "code": f"c{n % 3}",
         "day": moment.date(), "local": moment,
         "at": moment.replace(tzinfo=datetime.UTC), "tag": uuid.UUID(int=n % 5), "kind": "xy"[n % 2],
+        "name": f"n{n % 4}",
     }  # fmt: skip
 
 
@@ -303,6 +311,8 @@ BY_TYPE = [
     (T.tag == uuid.UUID(int=3), True),
     (T.tag.in_([uuid.UUID(int=3), uuid.UUID(int=9)]), True),
     (T.kind == "x", False),
+    (T.name == Word.SAME, False),  # the driver sends the name of an Enum, not its value
+    (T.name == "n3", True),
     (T.small.between(-5, 5), True),
     (T.small.not_in([-49, -48]), True),
     (T.small + 1 == 3, False),
@@ -410,6 +420,31 @@ def test_search_options_are_passed_on(engine, routing):
         assert session.scalars(statement, execution_options=options).all() == expected
         with pytest.raises(Exception, match="unknown exactness 'nonsense'"):
             session.scalars(statement, execution_options={"ruvector_exactness": "nonsense"}).all()
+
+
+def test_criteria_that_an_event_adds_are_noticed(engine, routing):
+    """The usual way of soft deletes: the condition is added while the session executes."""
+    with Session(engine) as session:
+
+        @event.listens_for(session, "do_orm_execute")
+        def add(state):
+            state.statement = state.statement.options(with_loader_criteria(Item, Item.id > 5))
+
+        assert not is_routed(engine, lambda: session.scalars(nearest(Item).limit(3)).all())
+
+
+def test_deep_conditions_are_left_to_the_table(engine, routing):
+    def nested(depth):
+        condition = Item.price > 3
+        for _ in range(depth):
+            condition = not_(and_(condition, Item.price > 1))
+        return nearest(Item).where(condition).limit(3)
+
+    with Session(engine) as session:
+        for depth, expected in ((5, True), (40, False)):
+            assert is_routed(engine, lambda depth=depth: session.scalars(nested(depth)).all()) == expected
+        for depth in range(10, 20):  # around the bound: whoever answers, it is no error
+            session.scalars(nested(depth)).all()
 
 
 def test_own_uncommitted_rows_are_found(engine, routing):
