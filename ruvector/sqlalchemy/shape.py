@@ -187,6 +187,8 @@ def _row_count(statement: Select[Any], value_of: ValueOf) -> int:
 
 def _check_joins(statement: Select[Any], searched: FromClause) -> None:
     """Every row of the searched table must be in the joined rows, and none may be missing for want of a partner."""
+    if not statement._setup_joins and not statement._from_obj and _is_only(statement, searched):
+        return
     # Eager loading adds joins that change no row, or wraps the whole: without it the sources are those of the rows.
     bare = statement._generate()
     bare._with_options = (lazyload("*"),)
@@ -194,6 +196,14 @@ def _check_joins(statement: Select[Any], searched: FromClause) -> None:
     if len(sources) != 1:
         raise LeftAlone(f"it has {len(sources)} sources of rows")
     _partners(sources[0], searched)
+
+
+def _is_only(statement: Select[Any], searched: FromClause) -> bool:
+    """Tell cheaply, without compiling, whether columns and conditions name one table only."""
+    named = list(statement.columns_clause_froms)
+    if statement.whereclause is not None:
+        named += statement.whereclause._from_objects
+    return all(_is_same(each, searched) for each in named)
 
 
 def _partners(source: FromClause, searched: FromClause) -> set[FromClause]:
