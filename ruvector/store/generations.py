@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ruvector import limits
 from ruvector.errors import InvalidParameter, LimitExceeded, StoreError
 from ruvector.store import layout
-from ruvector.store.reader import Generation, open_generation
+from ruvector.store.reader import Generation, Unread, open_generation, read_all
 from ruvector.store.writer import remove_folder, write_generation
 
 _NAME = re.compile(r"gen-([0-9]{6,12})")
@@ -54,9 +54,9 @@ class GenerationStore:
         """Write the next generation; durable when this returns. See ``write_generation``."""
         return write_generation(self.new_path(), sections, meta=meta).path
 
-    def open(self, path: Path, *, verify: bool = True) -> Generation:
+    def open(self, path: Path, *, verify: bool = True, unread: Unread = read_all) -> Generation:
         """Open a finished generation. See ``open_generation``."""
-        return open_generation(path, verify=verify)
+        return open_generation(path, verify=verify, unread=unread)
 
     def list(self) -> list[Path]:
         """Return the finished generations, newest first."""

@@ -6,6 +6,7 @@ from index_cases import flat_twin, hnsw, vectors
 
 from ruvector import kernels
 from ruvector.errors import InvalidVector
+from ruvector.index import KeyedIndex
 from ruvector.values import ElementType, Metric
 
 pytestmark = pytest.mark.skipif(not kernels.IS_COMPILED, reason="the numpy engine has one way in, and needs minutes")
@@ -182,3 +183,28 @@ def test_rows_hardly_apart(fill, metric, element):
 
 def index_dtype(element):
     return np.float16 if element is ElementType.F16 else np.float32
+
+
+@pytest.mark.parametrize("way", [incremental, loose])
+@pytest.mark.parametrize("saved", [False, True])
+def test_codes_are_used_again_once_no_row_is_too_long_for_them(way, saved):
+    index = hnsw(64)
+    rows = vectors(ROWS, 64)
+    rows[::500] *= 1e16
+    way(index, rows)
+    assert rows_read_again(index) == 0  # all are compared by their rows
+    if saved:
+        index = KeyedIndex.from_sections(index.options, index.sections(), threads=1)
+    long = range(0, ROWS, 500)
+    index.delete(long[1:])
+    index.compact()
+    assert rows_read_again(index) == 0
+    index.upsert(long[:1], vectors(1, 64, seed=5))
+    index.compact()
+    assert rows_read_again(index) > 0
+
+
+def rows_read_again(index):
+    before = index.stats()["reranked"]
+    index.search(vectors(1, 64, seed=1)[0], 10, ef=40)
+    return index.stats()["reranked"] - before

@@ -96,15 +96,16 @@ inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t co
 
 // Tables grow beside those that readers use meanwhile; only the exchange holds the lock.
 inline void Graph::reserve_rows(size_t more, bool loose) {
-    auto hash_of = [this](uint32_t slot) { return key_hash(slot); };
-    if (options_.linked) by_row_.reserve(by_row_.count() + more, [this](uint32_t slot) { return row_hash(slot); });
-    size_t keyed = by_key_.count() + more;
-    bool is_tight = !by_key_.has_room(keyed);
-    SlotTable larger = is_tight ? by_key_.grown(keyed, hash_of) : SlotTable();
+    SlotTable keys, nodes;
+    bool more_keys = !by_key_.has_room(by_key_.count() + more);
+    bool more_nodes = options_.linked && !by_row_.has_room(by_row_.count() + more);
+    if (more_keys) keys = by_key_.grown(by_key_.count() + more, [this](uint32_t slot) { return key_hash(slot); });
+    if (more_nodes) nodes = by_row_.grown(by_row_.count() + more, [this](uint32_t slot) { return row_hash(slot); });
     size_t usable = free_count_ + (slots_ - fresh_), slots = slots_ + more - std::min(more, usable);
     if (slots > SLOTS_MAX) throw std::length_error("an index holds at most 2,147,483,648 rows");
     std::lock_guard<FairLock> guard(lock_);
-    if (is_tight) by_key_.swap(larger);
+    if (more_keys) by_key_.swap(keys);
+    if (more_nodes) by_row_.swap(nodes);
     if (options_.linked) twins_.reserve(more);
     if (loose) {
         if (loose_.capacity() < loose_.size() + more) loose_.reserve(std::max(loose_.size() + more, loose_.size() * 2));

@@ -350,6 +350,7 @@ inline void Graph::figures(int64_t* out) {
         if (!options_.linked || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
         ++nodes;
         out[2] += members_[slot] == 0;
+        out[8] += int64_t(levels_[slot]) * int64_t(uppers_.stride());
         if (slot % step != 0) continue;
         const uint32_t* list = links(slot, 0);
         for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) ++degrees;
@@ -364,7 +365,7 @@ inline void Graph::figures(int64_t* out) {
     out[5] = entry_ == EMPTY ? -1 : int64_t(top_);
     out[6] = int64_t(repairs_.load());
     out[7] = int64_t(rows_.stride() * slots_);
-    out[8] = int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t) + uppers_.stride() * uppers_used_);
+    out[8] += int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t));
     out[9] = int64_t(per_slot * slots_ + tables + loose);
     out[10] = int64_t(rows_.owned_bytes() + links_.owned_bytes() + records_.owned_bytes());
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
