@@ -1,4 +1,4 @@
-"""Everything at once on real processes: kills, stops, cuts, full disks and damaged files while clients write and search.
+"""Everything at once on real processes: kills, stops, cuts, full disks, damaged files, while clients write and search.
 
 Every search is compared with exact order in the same statement; every writer looks for the row it has just committed.
 The short form meets each fault once. `make test-faults SECONDS=600` goes on for so long and prints its figures.
@@ -249,8 +249,8 @@ def test_torture_changes_no_answer(tortured):
         report = connection.execute("SELECT ruvector_verify('items', \"full\" => true)").fetchone()[0]
     searches, answered = (sum(getattr(each, name) for each in clients[WRITERS:]) for name in ("steps", "answered"))
     print(  # noqa: T201
-        f"seed {seed}: {played} faults, {sum(each.steps for each in clients[:WRITERS])} transactions, {searches} searches"
-        f" compared, {answered} ({answered / max(searches, 1):.0%}) answered by the index, verify {report}"
+        f"seed {seed}: {played} faults, {sum(each.steps for each in clients[:WRITERS])} transactions, {searches}"
+        f" searches compared, {answered} ({answered / max(searches, 1):.0%}) answered by the index, verify {report}"
     )
     wrong = [each for client in clients for each in client.wrong]
     assert not wrong, wrong[:3]

@@ -244,10 +244,27 @@ class Database:
         self.awaiting: Transaction | None = None  # who waits to empty the table
         self.items = Table()
         self.changelog: list[LogRow] = []
-        self.live, self.consumer, self.trimmed = Table(), Table(), Table()
+        self.live, self.copying, self.consumer, self.trimmed, self.lease = (Table() for _ in range(5))
         setup = self.begin(is_repeatable=False, is_synchronous=True)
         self.trimmed.put(1, FIRST_XID, setup)
+        self.lease.put(1, (0, ""), setup)
         self.commit(setup)
+
+    @property
+    def started(self) -> str:
+        """Return when the server was started, as far as anybody can tell."""
+        return "always" if self.settings.live_survives_crash else str(self.crashes)
+
+    def give_lease(self, holder: str) -> int:
+        """Let another sidecar have the lease: the tokens of whoever had it are gone with it."""
+        taking = self.begin(is_repeatable=False, is_synchronous=True)
+        taking.statement()
+        epoch: int = self.lease.get(1, taking)[0] + 1
+        self.lease.put(1, (epoch, holder), taking)
+        for key in self.live.scan(taking):
+            self.live.remove(key, taking)
+        self.commit(taking)
+        return epoch
 
     # ---- transactions ------------------------------------------------------------------------------------------
 
@@ -319,7 +336,7 @@ class Database:
         self.next_xid = max([FIRST_XID, *(xid for xid, _ in self.log)]) + 1
         self.latest_completed = self.next_xid - 1
         if not self.settings.live_survives_crash:
-            self.live = Table()
+            self.live, self.copying = Table(), Table()
         self.crashes += 1
 
     def vacuum(self, versions: list[Version]) -> None:

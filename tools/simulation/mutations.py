@@ -139,26 +139,19 @@ def no_going_back(_: Settings) -> Iterator[None]:
 
 
 @mutation
-def going_back_before_the_copy_is_marked(_: Settings) -> Iterator[None]:
-    """A copy that has only begun leaves the old index as the one of the new checkpoint."""
+def old_index_under_the_new_checkpoint(_: Settings) -> Iterator[None]:
+    """A copy names its checkpoint in the database before it says that the old index is not the one of it."""
 
-    def copy(self: MirrorWorker, *, resume: Any) -> None:
-        ledger, kept = self._parts()[1], self._checkpoint_changes
-        begin_copy, set_token = ledger.begin_copy, ledger.set_token
+    def begin(self: MirrorWorker, index: Any) -> None:
+        reader, ledger = self._parts()
+        self._checkpoint_id = worker.random_uuid()
+        with reader.at_snapshot() as (start, _):
+            pass
+        ledger.begin_copy(start, self._checkpoint_id)
+        self.mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+        self._checkpoint_changes = -1
 
-        def begin(position: Snapshot, checkpoint_id: str) -> None:
-            begin_copy(position, checkpoint_id)
-            self._checkpoint_changes = kept
-
-        def mark(token: str) -> None:
-            set_token(token)
-            self._checkpoint_changes = -1
-
-        ledger.begin_copy, ledger.set_token = begin, mark  # type: ignore[method-assign]
-        _COPY(self, resume=resume)
-        del ledger.begin_copy, ledger.set_token
-
-    with attributes(MirrorWorker, _copy=copy):
+    with attributes(MirrorWorker, _begin=begin):
         yield
 
 

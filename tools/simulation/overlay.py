@@ -77,7 +77,7 @@ def search(
 
 def elements(literal: str) -> tuple[str, ...]:
     """Return the elements of a text[] literal as the sidecar writes it."""
-    return () if literal == "{}" else tuple(_DECODER.decode(f"[{literal[1:-1]}]"))
+    return () if literal == "{}" else tuple(map(str, _DECODER.decode(f"[{literal[1:-1]}]")))
 
 
 _parsed = lru_cache(maxsize=1000)(Snapshot.parse)

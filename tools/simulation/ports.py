@@ -19,6 +19,7 @@ from ruvector.errors import DatabaseUnreachable, StoreDamaged, StoreError
 from ruvector.index import KeyedIndex
 from ruvector.mirror.hashes import vector_hashes
 from ruvector.snapshot import Snapshot
+from ruvector.store.reader import Unread, read_all
 from ruvector.values import Collection, DecodedRows, IndexKind, IndexOptions, Metric
 from simulation.model import Busy, Database, Table, Transaction
 from simulation.stage import Stage
@@ -27,7 +28,7 @@ COLLECTION = Collection(
     id=1, name="items", table_oid=1, table_schema="public", table_name="items", column_name="embedding",
     key_columns=("id",), key_types=("bigint",), options=IndexOptions(dims=1, metric=Metric.L2, kind=IndexKind.FLAT),
 )  # fmt: skip
-SYSTEM, DATABASE_OID, INSTANCE = "simulated", 1, "instance"
+DATABASE_OID, INSTANCE = 1, "instance"
 CHUNK_ROWS = 3
 
 
@@ -249,7 +250,7 @@ class SimulatedConnection:
     # One method per named query; see sql/queries/mirror.sql and capture.sql.
 
     def _identity(self, _: Transaction) -> Answer:
-        return Answer([(INSTANCE, True, SYSTEM, DATABASE_OID, "")])
+        return Answer([(INSTANCE, True, self._link.database.started, DATABASE_OID, "")])
 
     def _consumer(self, transaction: Transaction, *, mirror: int, name: str) -> Answer:
         row = self._link.database.consumer.get((mirror, name), transaction)
@@ -292,7 +293,11 @@ class SimulatedConnection:
     def _trimmed(self, transaction: Transaction, *, mirror: int, name: str) -> Answer:
         return Answer([(self._link.database.trimmed.get(mirror, transaction),)])
 
-    def _forget_changes(self, transaction: Transaction, *, above: str, below: str, rows: int) -> Answer:
+    def _forget_changes(
+        self, transaction: Transaction, *, above: str, below: str, rows: int, lease: int | None
+    ) -> Answer:
+        if not self._holds(transaction, lease):
+            return Answer(rowcount=0)
         doomed = [row for row in self._link.database.seen_rows(transaction) if int(above) <= row.xid < int(below)]
         doomed = sorted(doomed, key=lambda row: row.xid)[:rows]
         for row in doomed:
@@ -307,24 +312,28 @@ class SimulatedConnection:
         _raise(self._link.database.trimmed, mirror, int(below), transaction)
         return Answer()
 
-    def _set_token(self, transaction: Transaction, *, mirror: int, name: str, token: str) -> Answer:
+    def _set_token(
+        self, transaction: Transaction, *, mirror: int, name: str, token: str, lease: int | None
+    ) -> Answer:  # fmt: skip
+        if not self._holds(transaction, lease):
+            return Answer(rowcount=0)
         self._link.database.live.put(mirror, token, transaction)
+        return Answer(rowcount=1)
+
+    def _mark_copy(self, transaction: Transaction, *, mirror: int, name: str, id: str) -> Answer:  # noqa: A002
+        self._link.database.copying.put((mirror, name), id, transaction)
         return Answer()
 
-    def _token(self, transaction: Transaction, *, mirror: int, name: str) -> Answer:
-        token = self._link.database.live.get(mirror, transaction)
-        return Answer([] if token is None else [(token,)])
+    def _copy_mark(self, transaction: Transaction, *, mirror: int, name: str) -> Answer:
+        mark = self._link.database.copying.get((mirror, name), transaction)
+        return Answer([] if mark is None else [(mark,)])
+
+    def _holds(self, transaction: Transaction, lease: int | None) -> bool:
+        return lease is None or self._link.database.lease.get(1, transaction)[0] == lease
 
     def _remove_token(self, transaction: Transaction, *, mirror: int, name: str, token: str) -> Answer:
         if self._link.database.live.get(mirror, transaction) == token:
             self._link.database.live.remove(mirror, transaction)
-        return Answer()
-
-    def _remove_foreign_tokens(self, transaction: Transaction) -> Answer:
-        live = self._link.database.live
-        for key, token in live.scan(transaction).items():
-            if not token.startswith("copying:"):
-                live.remove(key, transaction)
         return Answer()
 
 
@@ -346,6 +355,7 @@ class SimulatedGeneration:
         self.meta = meta
         self.names = tuple(self._sections)
         self.is_damaged = False
+        self.proofs: Mapping[str, Any] = {}
 
     def section(self, name: str) -> npt.NDArray[Any]:
         """Return a private copy of one array."""
@@ -353,6 +363,9 @@ class SimulatedGeneration:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def keep_proofs(self) -> None:
+        """Do nothing: everything was read."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -385,7 +398,7 @@ class SimulatedStore:
         self._stage.pause(f"{path} is durable")
         return path
 
-    def open(self, path: Path, *, verify: bool = True) -> SimulatedGeneration:
+    def open(self, path: Path, *, verify: bool = True, unread: Unread = read_all) -> SimulatedGeneration:
         """Open a generation; damage is noticed when it is verified."""
         generation = self._generations[path]
         if generation.is_damaged and verify:

@@ -15,7 +15,7 @@ import numpy as np
 from ruvector import limits
 from ruvector.bridge.backend import CancelFlag
 from ruvector.capture.reader import TableReader
-from ruvector.errors import NotLive, RuvectorError
+from ruvector.errors import NotLive
 from ruvector.mirror import generations, scrub
 from ruvector.mirror.ledger import Ledger
 from ruvector.mirror.state import Candidates, Mirror, MirrorState
@@ -28,7 +28,6 @@ from simulation.ports import (
     COLLECTION,
     DATABASE_OID,
     LIMITS,
-    SYSTEM,
     Link,
     SimulatedConnection,
     SimulatedIndex,
@@ -138,6 +137,7 @@ class Process:
         self.links: list[Link] = []
         self.actor: Actor | None = None
         self.worker: MirrorWorker | None = None
+        self.epoch = 0  # of the lease that it believes to hold: it may have lost it without knowing
 
     @property
     def is_running(self) -> bool:
@@ -163,8 +163,8 @@ class Process:
             ),
             StageClock(self._schedule.stage),
             ports=Ports(self._connect, cast("GenerationStore", self.store)),
+            lease=lambda: self.epoch,
         )
-        self._schedule.gate = self
         plan = self._schedule.plan
         self.actor = self._schedule.stage.enter(self.name, self._run, weight=plan.sidecar_weight, grain=plan.grain)
 
@@ -172,7 +172,7 @@ class Process:
         """Kill -9; its connections break."""
         self._schedule.stage.note(f"{self.name} is killed")
         actor, self.actor = self.actor, None
-        self.worker = None
+        self.worker, self.epoch = None, 0
         if actor is not None:
             self._schedule.stage.leave(actor)
         for link in self.links:
@@ -198,15 +198,8 @@ class Process:
             self._schedule.stage.note(f"{self.name} is {'frozen' if self.actor.is_frozen else 'thawed'}")
 
     def _run(self) -> None:
-        worker = self.worker
-        while worker is not None:
-            try:
-                SimulatedConnection(self._link()).execute(_FOREIGN_TOKENS)
-                break
-            except RuvectorError:
-                self._schedule.stage.wait(None, 0.05)
-        if worker is not None:
-            worker.run()
+        if self.worker is not None:
+            self.worker.run()
         self.actor, self.worker = None, None
 
     def _link(self) -> Link:
@@ -216,7 +209,8 @@ class Process:
 
     def _connect(self) -> tuple[TableReader, Ledger]:
         reader = cast("TableReader", SimulatedReader(self._link()))
-        return reader, Ledger(cast("Any", SimulatedConnection(self._link())), COLLECTION, name="main")
+        connection = cast("Any", SimulatedConnection(self._link()))
+        return reader, Ledger(connection, COLLECTION, name="main", lease=lambda: self.epoch)
 
 
 class Session:
@@ -385,12 +379,13 @@ class Schedule:
         """Send a search as the database does, and return what comes back."""
         token = self.database.live.get(1, transaction)
         process = self.gate
-        if token is None or token.startswith("copying:"):
+        if token is None:
             return _refusal("the mirror is not live")
         if process is None or not process.answers or process.worker is None:
             return _refusal("sidecar unreachable")
-        fields = (COLLECTION.id, wanted, 0, 10_000, 0, SYSTEM, DATABASE_OID, token, transaction.snapshot, _sent(query))
-        request = SearchRequest.parse(" ".join(map(str, fields)).encode())
+        started = self.database.started
+        fields = (COLLECTION.id, wanted, 0, 10_000, 0, started, DATABASE_OID, token, transaction.snapshot)
+        request = SearchRequest.parse(" ".join(map(str, fields)).encode(), _sent(query))
         mirrors = {COLLECTION.id: process.worker.mirror}
         clock = StageClock(self.stage)
         (answer,) = answer_search(mirrors, request, CancelFlag(clock), clock=clock).rows
@@ -415,6 +410,12 @@ class Schedule:
         if process not in self.processes:
             self.processes.append(process)
         process.start()
+        if self.gate is None or self.gate is process or not self.gate.answers:
+            self._give_lease(process)
+
+    def _give_lease(self, process: Process) -> None:
+        self.stage.note(f"{process.name} has the lease")
+        process.epoch, self.gate = self.database.give_lease(process.name), process
 
     def _wait_live(self, process: Process) -> None:
         for _ in range(SETTLE_STEPS):
@@ -472,8 +473,11 @@ class Schedule:
             self._start(Process(self, f"sidecar {len(self.processes) + 1}"))
 
     def _restart(self, process: Process) -> None:
-        if not any(each.is_running for each in self.processes):
+        """Start a process that is not there, or let one that stands by take over from one that is silent."""
+        if not process.is_running:
             self._start(process)
+        elif process.answers and (self.gate is None or not self.gate.answers):
+            self._give_lease(process)
 
     def _hold_or_end(self) -> None:
         """Let a transaction that writes elsewhere begin, or end: it only holds its number."""
@@ -572,6 +576,8 @@ class Schedule:
         last.store.failures = 0.0
         if last.actor is not None:
             last.actor.is_frozen = False
+        if last.is_running and self.gate is not last:
+            self._give_lease(last)
         for _ in range(SETTLE_STEPS):
             while any(each.status is Status.PREPARED for each in self.database.active):
                 self._finish_prepared()
@@ -612,9 +618,9 @@ def attributes(owner: Any, **values: Any) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def _sent(query: int) -> str:
-    """Return a vector of one element as vector_send writes it, in hex."""
-    return (1).to_bytes(2, "big").hex() + "0000" + np.array([query], dtype=">f4").tobytes().hex()
+def _sent(query: int) -> bytes:
+    """Return a vector of one element as vector_send writes it."""
+    return (1).to_bytes(2, "big") + bytes(2) + np.array([query], dtype=">f4").tobytes()
 
 
 def _refusal(reason: str) -> Sequence[object]:
@@ -623,12 +629,3 @@ def _refusal(reason: str) -> Sequence[object]:
 
 def _literal(keys: Iterable[object]) -> str:
     return "{" + ",".join(f'"{key}"' for key in keys) + "}"
-
-
-def _foreign_tokens() -> bytes:
-    from ruvector import db
-
-    return db.query("mirror", "remove_foreign_tokens").encode()
-
-
-_FOREIGN_TOKENS = _foreign_tokens()
