@@ -18,6 +18,7 @@ import pytest
 from fix_postgres import Database, describe
 from fix_process import SidecarProcess, wait_for_state
 from fix_proxy import Proxy
+from fix_sidecar import wait_until
 from psycopg.conninfo import make_conninfo
 
 from ruvector.alembic.install import install
@@ -134,7 +135,27 @@ class Torture:
         self._proxy.mode = "open"
         if not self._process.is_running:
             self.start()
-        wait_for_state(self._database, "items", "live", process=self._process)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                wait_for_state(self._database, "items", "live", process=self._process)
+            except psycopg.OperationalError:  # the server is recovering
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            else:
+                return
+
+    def verified(self):
+        """Compare every row, as soon as the mirror has noticed the end of the last fault."""
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with self._database.connect() as connection:
+                    assert connection.execute("SELECT ruvector_wait_applied('items', 30000)").fetchone()[0]
+                    return connection.execute("SELECT ruvector_verify('items', \"full\" => true)").fetchone()[0]
+            except (psycopg.OperationalError, psycopg.errors.ObjectNotInPrerequisiteState):
+                assert time.monotonic() < until
+                time.sleep(0.1)
 
     def fault_kill_sidecar(self):
         self._process.kill()
@@ -222,6 +243,10 @@ def tortured(private_postgres, tmp_path):
     proxy.close()
 
 
+def answered_by(clients):
+    return sum(client.answered for client in clients)
+
+
 @pytest.mark.timeout(SECONDS + 280)
 def test_torture_changes_no_answer(tortured):
     server, database, process, proxy = tortured
@@ -239,14 +264,13 @@ def test_torture_changes_no_answer(tortured):
         for fault in chance.sample(torture.faults(), len(torture.faults())):
             fault()
             torture.settle()
-            time.sleep(0.3)
+            before = answered_by(clients)
+            wait_until(lambda before=before: answered_by(clients) >= before + 25, f"answers after {fault.__name__}")
             played += 1
     for client in clients:
         client.end()
     torture.settle()
-    with database.connect() as connection:
-        assert connection.execute("SELECT ruvector_wait_applied('items', 30000)").fetchone()[0]
-        report = connection.execute("SELECT ruvector_verify('items', \"full\" => true)").fetchone()[0]
+    report = torture.verified()
     searches, answered = (sum(getattr(each, name) for each in clients[WRITERS:]) for name in ("steps", "answered"))
     print(  # noqa: T201
         f"seed {seed}: {played} faults, {sum(each.steps for each in clients[:WRITERS])} transactions, {searches}"
