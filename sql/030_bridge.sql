@@ -1,5 +1,15 @@
 -- How the database asks the sidecar: the only SQL that knows the transport (dblink).
 
+-- Whether the session has a connection to the sidecar that answers in this epoch; one to a sidecar that lost the lease
+-- is of no use, and might hang.
+create or replace function ruvector.is_linked(epoch bigint) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
+                and current_setting('ruvector.linked_epoch', true) = epoch::text, false)
+$$;
+revoke all on function ruvector.is_linked(bigint) from public;
+
 -- Open the session's connection to the sidecar, or open it anew: one from before a restart of the sidecar is stale.
 create or replace function ruvector.link() returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -22,6 +32,7 @@ begin
       'gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000 %s',
       gate.host, gate.port, gate.login, gate.password,
       case when gate.is_encrypted then 'sslmode=require channel_binding=require' else 'sslmode=prefer' end));
+    perform set_config('ruvector.linked_epoch', (select max(p.epoch)::text from ruvector.pulse p), false);
   exception when sqlstate '08001' then
     raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
       detail = sqlerrm, hint = 'Start it with: ruvector run';
@@ -47,15 +58,18 @@ as $$
 #variable_conflict use_column
 declare
   is_fresh boolean := false;
-  problem constant text := ruvector.silence_problem(clock_timestamp() - (select max(p.beat_at) from ruvector.pulse p));
+  pulse record;
+  problem text;
 begin
+  select max(p.beat_at) as beat_at, max(p.epoch) as epoch into pulse from ruvector.pulse p;
+  problem := ruvector.silence_problem(clock_timestamp() - pulse.beat_at);
   if problem is not null then
     raise exception '%', problem using errcode = '08001', hint = case when problem like '%silent%'
       then 'It was stopped, is overloaded, or has lost the database; see its log.' else 'Start it with: ruvector run' end;
   end if;
   loop
     begin
-      if is_fresh or not coalesce('ruvector_link' = any (@dblink@.dblink_get_connections()), false) then
+      if is_fresh or not ruvector.is_linked(pulse.epoch) then
         is_fresh := true;
         perform ruvector.link();
       end if;

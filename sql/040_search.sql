@@ -185,7 +185,7 @@ declare
   dirty_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
   asking constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
-  state record; body text; asked_at timestamptz; answered_at timestamptz; is_fresh boolean := false;
+  state record; sent bytea; body text; asked_at timestamptz; answered_at timestamptz; is_fresh boolean := false;
   truncated_seen boolean; logged text[]; scanned int;
 begin
   dirty := '{}'; overlaid := 0;
@@ -194,13 +194,13 @@ begin
   end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
   select has_table_privilege(asking, c.oid, 'select') and not c.relrowsecurity as is_open, l.token, s.inner_key,
-         s.outer_key, i.system_identifier, d.oid as database_oid,
-         clock_timestamp() - (select max(p.beat_at) from ruvector.pulse p) as silence
+         s.outer_key, d.oid as database_oid, clock_timestamp() - p.beat_at as silence, p.epoch
     into state
-    from ruvector.secret s cross join pg_control_system() i
+    from ruvector.secret s
     join pg_database d on d.datname = current_database()
     left join pg_class c on c.oid = {table_literal}::regclass
-    left join ruvector.live l on l.mirror_id = {id};
+    left join ruvector.live l on l.mirror_id = {id}
+    left join ruvector.pulse p on true;
   if state.is_open is not true then
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;
@@ -216,10 +216,13 @@ begin
     refusal := 'sidecar unreachable: ' || ruvector.silence_problem(state.silence);
     if refusal is not null then return; end if;
   end if;
-  -- Fields without spaces, in an order of their own; the code in front proves that this function wrote them.
-  body := concat_ws(' ', {id}, wanted, coalesce(ef, 0), {deadline}, explained::int, state.system_identifier,
-    state.database_oid, state.token, pg_current_snapshot(), encode({sent_form}, 'hex'));
-  body := 'SEARCH ' || encode(sha256(state.outer_key || sha256(state.inner_key || convert_to(body, 'UTF8'))), 'hex') || body;
+  -- Fields without spaces, in an order of their own, and the query behind them. The code in front proves that this
+  -- function wrote them; it is made of the query's bytes, which are half as many as their digits.
+  sent := {sent_form};
+  body := concat_ws(' ', {id}, wanted, coalesce(ef, 0), {deadline}, explained::int,
+    extract(epoch from pg_postmaster_start_time()), state.database_oid, state.token, pg_current_snapshot(), '');
+  body := concat('SEARCH ', encode(sha256(state.outer_key || sha256(state.inner_key || convert_to(body, 'UTF8')
+    || sent)), 'hex'), body, encode(sent, 'hex'));
   asked_at := clock_timestamp();
   loop
     begin
@@ -252,16 +255,18 @@ begin
     return;
   end if;
   returned := cardinality(keys);
-  select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated), count(*)
-    into logged, truncated_seen, scanned
-    from (select case when not l.truncated then {log_key} end as key, l.truncated
-            from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
-          union all
-          select case when not l.truncated then {log_key} end, l.truncated
-            from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))
-          limit dirty_max + 1) z;
-  if logged is not null then
-    overlaid := cardinality(logged);
+  -- Mostly there are none, and looking for one costs less than collecting them.
+  if exists (select from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark))
+    or exists (select from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))) then
+    select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated), count(*)
+      into logged, truncated_seen, scanned
+      from (select case when not l.truncated then {log_key} end as key, l.truncated
+              from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
+            union all
+            select case when not l.truncated then {log_key} end, l.truncated
+              from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))
+            limit dirty_max + 1) z;
+    overlaid := coalesce(cardinality(logged), 0);
     dirty := dirty || logged;
   end if;
   -- Rows, not only keys: the limit may have cut off the changes of further keys.
@@ -291,7 +296,8 @@ declare
   beam constant int := coalesce(ef, case when current_setting('ruvector.ef_search', true) <> ''
                                     then ruvector.setting_int('ef_search', 1, 20000) end);
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
-  ranking_at timestamptz; ranked_at timestamptz; condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
+  ranking_at timestamptz; ranked_at timestamptz;
+  condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
     raise exception 'k must be between 1 and 10000, not %', coalesce(k::text, 'null') using errcode = '22023',
@@ -354,6 +360,10 @@ begin
     wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
+    if ruvector.table_problem({id}) ~ '^column ' then
+      raise exception 'collection % does not fit its table any more: %', {name_literal}, ruvector.table_problem({id})
+        using errcode = '55000', hint = 'Detach the collection, then attach the column as it is now.';
+    end if;
     if fallback = 'error' and mode <> 'exact' then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
@@ -405,7 +415,8 @@ $template$;
     'column_literal', quote_literal(c.column_name),
     'deadline', $sql$case when current_setting('statement_timeout') = '0'
       and coalesce(current_setting('ruvector.timeout_ms', true), '') = '' then 2000 else ruvector.deadline_ms() end$sql$,
-    'is_linked', $sql$coalesce('ruvector_link' = any (@dblink@.dblink_get_connections()), false)$sql$,
+    'is_linked', $sql$coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
+        and current_setting('ruvector.linked_epoch', true) = state.epoch::text, false)$sql$,
     'answer', $sql$@dblink@.dblink('ruvector_link', body)$sql$,
     'score', case c.metric when 'ip' then '-distance' when 'cosine' then '1 - distance' when 'jaccard' then '1 - distance'
              else '1 / (1 + distance)' end,

@@ -111,12 +111,16 @@ def _collection_checks(client: Client) -> Iterator[Check]:
 def _collection_check(row: dict[str, Any]) -> Check:
     name = f"collection {row['name']}"
     again = f"ruvector detach {row['name']}, then attach it again"
-    if not row["has_table"]:
-        return _failed(name, "its table was dropped or replaced", again)
-    if not row["has_triggers"]:
-        return _failed(name, "a trigger of its table is missing or disabled", again)
-    if not row["is_unchanged"]:
-        return _failed(name, "the definition of its table or triggers changed since it was attached", again)
+    if row["table_problem"] and "was dropped" in row["table_problem"]:
+        return _failed(name, row["table_problem"], f"ruvector detach {row['name']}")
+    if row["table_problem"]:
+        return _failed(name, row["table_problem"], again)
+    if row["trigger_problem"]:
+        found = f"{row['trigger_problem']}: what is written now is not captured"
+        return _failed(name, found, f"SELECT ruvector.recapture({row['id']}); then all rows are compared")
+    if not row["is_current"]:
+        found = "the definition of its table or triggers changed; a running sidecar follows by itself"
+        return _failed(name, found, f"ruvector run; or: {again}")
     if row["state"] != "live":
         return _failed(name, f"{row['state']}: {row['reason'] or 'wait for it'}", _state_fix(row["state"]))
     if row["changelog_bytes"] > limits.CHANGELOG_BYTES_WARN:
@@ -130,7 +134,7 @@ def _collection_check(row: dict[str, Any]) -> Check:
 
 
 def _state_fix(state: str) -> str:
-    if state in ("copying", "catching_up"):
+    if state in ("copying", "catching_up", "reconciling"):
         return "Wait: ruvector status shows the progress. Searches are answered by the database meanwhile."
     return "Start the sidecar: ruvector run; its log says more."
 

@@ -40,7 +40,7 @@ CertificateOption = Annotated[
 KeyOption = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file of its key.")]
 
 _SHOWN_EVERY_SECONDS = 0.2
-_BUILDING = ("new", "copying", "catching_up")
+_BUILDING = ("new", "copying", "catching_up", "reconciling")
 
 
 def run(

@@ -332,7 +332,8 @@ class KeyedIndex:
             Cancelled: ``cancel`` was set.
             StoreDamaged: a page of an index opened unread is damaged.
         """
-        return self.search_many(checks.one_query(query, options=self.options), k, ef=ef, threads=1, cancel=cancel)[0]
+        queries = checks.one_query(query, options=self.options)
+        return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named)[0]
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""

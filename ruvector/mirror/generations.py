@@ -55,7 +55,7 @@ def load_generation(
     store: GenerationStore,
     collection: Collection,
     *,
-    instance_id: str,
+    instance_id: str | None,
     is_confirmed: Callable[[str], bool],
     threads: int,
     is_read_first: bool,
@@ -63,6 +63,7 @@ def load_generation(
     """Open the newest usable generation; damaged, foreign and unconfirmed ones are reported and passed over.
 
     Unless ``is_read_first``, most of its pages are verified only while the index answers already.
+    Without ``instance_id`` one of another history of the database will do, to be compared with the table.
     """
     for path in store.list():
         try:
@@ -123,8 +124,8 @@ def _label_of(generation: Generation) -> Label:
     return Label(**fields)
 
 
-def _problem(label: Label, collection: Collection, *, instance_id: str) -> str:
-    if label.mirror_id != collection.id or label.instance_id != instance_id:
+def _problem(label: Label, collection: Collection, *, instance_id: str | None) -> str:
+    if label.mirror_id != collection.id or instance_id not in (None, label.instance_id):
         return "it belongs to another mirror or database"
     if label.options != options_to_json(collection.options):
         return "it was built with other options"

@@ -24,7 +24,9 @@ class MirrorState(StrEnum):
     NEW = "new"
     COPYING = "copying"
     CATCHING_UP = "catching_up"
+    STANDBY = "standby"
     LIVE = "live"
+    RECONCILING = "reconciling"
     UNREACHABLE = "unreachable"
     STALE = "stale"
     STOPPED = "stopped"
@@ -89,7 +91,7 @@ class Mirror:
         self.progress = CopyProgress()
         self.changes_applied = 0
         self.verified: dict[str, object] = {}  # what the verification that always runs says of itself
-        self.database = ("", 0)  # system identifier and database OID
+        self.database = ("", 0)  # when the server was started, and the OID: see Identity
         self.followed_at = 0.0  # clock seconds of the last complete read of the changelog
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)

@@ -20,11 +20,11 @@ from ruvector.errors import (
     StaleOwner,
     StoreDamaged,
 )
-from ruvector.index import BuildProgress, options_to_json
+from ruvector.index import BuildProgress, VectorIndex, options_to_json
 from ruvector.mirror import generations, verify
 from ruvector.mirror.apply import catch_up, write_rows
 from ruvector.mirror.generations import Label
-from ruvector.mirror.ledger import Identity, Ledger
+from ruvector.mirror.ledger import Identity, LeaseEpoch, Ledger
 from ruvector.mirror.recent import RecentChanges
 from ruvector.mirror.scrub import Scrub
 from ruvector.mirror.state import CopyProgress, Mirror, MirrorState
@@ -32,8 +32,6 @@ from ruvector.store import GenerationStore
 from ruvector.values import Collection
 
 logger = logging.getLogger(__name__)
-
-_COPYING_TOKEN = "copying:"  # noqa: S105 - a marker that no request can carry, gone after a crash of the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +55,14 @@ class Ports:
     store: GenerationStore
 
 
-def real_ports(collection: Collection, settings: WorkerSettings) -> Ports:
+def real_ports(collection: Collection, settings: WorkerSettings, lease: LeaseEpoch | None = None) -> Ports:
     """Return connections to the database of the settings, and the files of their folder."""
 
     def connect() -> tuple[TableReader, Ledger]:
         reader = TableReader(settings.dsn, collection)
         try:
             connection = db.connect(settings.dsn, application_name=f"ruvector ledger {collection.name}"[:63])
-            return reader, Ledger(connection, collection, name=settings.name)
+            return reader, Ledger(connection, collection, name=settings.name, lease=lease)
         except BaseException:
             reader.close()
             raise
@@ -76,12 +74,21 @@ class MirrorWorker:
     """Owns one mirror: the only thread that writes its index, its files and its rows in the database."""
 
     def __init__(
-        self, collection: Collection, settings: WorkerSettings, clock: Clock, *, ports: Ports | None = None
+        self,
+        collection: Collection,
+        settings: WorkerSettings,
+        clock: Clock,
+        *,
+        ports: Ports | None = None,
+        lease: LeaseEpoch | None = None,
     ) -> None:
+        """Start without rows. With a lease the mirror answers only while its epoch is held, and stands by otherwise."""
         self.mirror = Mirror(collection, generations.fresh_index(collection, threads=settings.threads))
         self._settings = settings
         self._clock = clock
-        self._ports = ports if ports is not None else real_ports(collection, settings)
+        self._ports = ports if ports is not None else real_ports(collection, settings, lease)
+        self._lease = lease
+        self._answers_since = 0  # the epoch of the lease under which the token was set
         self._store = self._ports.store
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -173,17 +180,17 @@ class MirrorWorker:
         self._close()
         self._reader, self._ledger = self._ports.connect()
         self._identity = self._ledger.identity()
-        self.mirror.database = (self._identity.system_identifier, self._identity.database_oid)
+        self.mirror.database = (self._identity.server_started_at, self._identity.database_oid)
 
     def _recover(self) -> None:
         """Reach a state from which searches can be answered (design: mirror protocol, section 6)."""
-        reader, ledger = self._parts()
+        reader, _ = self._parts()
         self._store.remove_partial()  # what a kill left half-written is as large as the index
         self._check_drift(reader)
         if self._identity is not None and not self._identity.is_original:
             raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
         also: set[str] = set()
-        if not self._go_back(also) and not self._load():
+        if not self._go_back(also) and not self._load() and not self._reconcile():
             self._copy(resume=None)
         self._build()
         self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
@@ -195,10 +202,22 @@ class MirrorWorker:
             self._checkpoint()
         self._is_distrustful = False
         self.mirror.followed_at = self._clock.now()
-        token = random_token()
-        ledger.set_token(token)
-        self.mirror.go_live(token)
+        self._answer_or_stand_by()
         self._publish(force=True)
+
+    def _answer_or_stand_by(self) -> None:
+        """Answer while this sidecar holds the lease: only then the database asks it."""
+        epoch = 1 if self._lease is None else self._lease()
+        is_live = self.mirror.state is MirrorState.LIVE
+        if is_live and epoch == self._answers_since:
+            return
+        token = random_token()
+        if epoch and self._parts()[1].set_token(token):
+            self._answers_since = epoch
+            self.mirror.go_live(token)
+            self._publish(force=True)
+        elif is_live or self.mirror.state is not MirrorState.STANDBY:
+            self.mirror.put_off(MirrorState.STANDBY, "another sidecar answers; this one follows")
 
     def _go_back(self, also: set[str]) -> bool:
         """After a lost connection: return to the last checkpoint that the database confirms.
@@ -237,7 +256,7 @@ class MirrorWorker:
         self.mirror.unindexed.reasons = reasons
         self._checkpoint_id = label.checkpoint_id
         if label.phase == "copying":
-            if ledger.token() != _COPYING_TOKEN + label.checkpoint_id:
+            if ledger.copy_mark() != label.checkpoint_id:
                 return False  # the server crashed meanwhile: rows copied before may have vanished with it
             ledger.take_over()
             self.mirror.replace(index, RecentChanges(horizon=label.snapshot.xmax - 1), label.snapshot)
@@ -251,6 +270,57 @@ class MirrorWorker:
         self._checkpoint_changes = self.mirror.changes_applied
         return True
 
+    def inherit(self, mirror: Mirror) -> None:
+        """Begin with the index of a worker that was stopped: what still fits needs no copy."""
+        if mirror.collection.options == self.mirror.collection.options:
+            self.mirror.index, self.mirror.unindexed = mirror.index, mirror.unindexed
+
+    def _reconcile(self) -> bool:
+        """Compare an index whose history is not known with the table, and repair it (section 6).
+
+        False when there is none, or when so much differs that a copy is cheaper.
+        """
+        reader, ledger = self._parts()
+        mirror = self.mirror
+        if len(mirror.index) == 0:
+            loaded = generations.load_generation(
+                self._store,
+                mirror.collection,
+                instance_id=None,
+                is_confirmed=lambda _: True,
+                threads=self._settings.threads,
+                is_read_first=self._is_distrustful,
+            )
+            if loaded is None or loaded[0].phase != "complete":
+                return False
+            _, mirror.index, mirror.unindexed.reasons = loaded
+        self._begin(mirror.index)
+        total = max(len(mirror.index), 1)
+        work = verify.Verification(repair=True)
+        while not work.is_done:
+            self._check_stop()
+            work.step(mirror, reader)
+            found = work.findings
+            if found.differences > max(limits.RECONCILE_DIFFERENCES_MAX, limits.RECONCILE_SHARE_MAX * found.checked):
+                logger.info("%s differs too much from its table, it is copied again", mirror.collection.name)
+                return False
+            mirror.put_off(MirrorState.RECONCILING, f"comparing with the table: {found.checked} of about {total} rows")
+            self._publish()
+        ledger.note_event("reconciled", work.findings.report())
+        return True
+
+    def _begin(self, index: VectorIndex) -> None:
+        """Take the present as the position from which changes count: none may be trimmed any more."""
+        reader, ledger = self._parts()
+        # A complete generation is due as soon as the mirror has caught up. Said first: the database names the new
+        # checkpoint before the old index is gone, and a connection lost in between must not lead back to that index.
+        self._checkpoint_changes = -1
+        self._checkpoint_id = random_uuid()
+        with reader.at_snapshot() as (start, _):
+            pass
+        ledger.begin_copy(start, self._checkpoint_id)
+        self.mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+
     # ---- first copy ------------------------------------------------------------------------------------------------
 
     def _copy(self, *, resume: Label | None) -> None:
@@ -259,17 +329,12 @@ class MirrorWorker:
         mirror = self.mirror
         last_key, copied = None, 0
         if resume is None:
-            self._checkpoint_id = random_uuid()
-            with reader.at_snapshot() as (start, _):
-                pass
-            ledger.begin_copy(start, self._checkpoint_id)
-            ledger.set_token(_COPYING_TOKEN + self._checkpoint_id)
             mirror.unindexed.reasons = {}
-            index = generations.fresh_index(mirror.collection, threads=self._settings.threads)
-            mirror.replace(index, RecentChanges(horizon=start.xmax - 1), start)
+            self._begin(generations.fresh_index(mirror.collection, threads=self._settings.threads))
+            ledger.mark_copy(self._checkpoint_id)
         else:
             last_key, copied = resume.last_key, resume.rows_copied
-        self._checkpoint_changes = -1  # a complete generation is due as soon as the copy has caught up
+            self._checkpoint_changes = -1
         total = reader.row_estimate()
         mirror.put_off(MirrorState.COPYING, "first copy")
         started, copied_before, saved_at, save_cost = self._clock.now(), copied, self._clock.now(), 0.0
@@ -328,6 +393,7 @@ class MirrorWorker:
             began = self._clock.now()
             batch = catch_up(self.mirror, reader)
             self.mirror.followed_at = began
+            self._answer_or_stand_by()
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
@@ -347,7 +413,8 @@ class MirrorWorker:
         with reader.at_snapshot():
             drift = reader.drift()
         if drift:
-            raise NotLive(drift, hint="Detach the collection and attach it again.")
+            problem = self._parts()[1].follow()
+            raise NotLive(problem or f"{drift}; the mirror follows", hint="See ruvector doctor.")
 
     def _run_errands(self, reader: TableReader) -> None:
         """Do a slice of every verification that somebody waits for."""

@@ -9,7 +9,7 @@ import struct
 from binascii import unhexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,13 +24,16 @@ from ruvector.errors import (
     PermissionDenied,
 )
 from ruvector.index import Vectors
-from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType
 
+if TYPE_CHECKING:
+    from ruvector.values import RowKeys
+
 _MAC_HEX = 64
+_NOT_SIGNED = PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,25 @@ class Secrets:
 
     def open(self, payload: bytes) -> bytes:
         """Return the body of a signed request; PermissionDenied when the code is wrong."""
-        proof, body = payload[:_MAC_HEX], payload[_MAC_HEX:]
+        body = payload[_MAC_HEX:]
+        self._check(payload[:_MAC_HEX], body)
+        return body
+
+    def open_search(self, payload: bytes) -> SearchRequest:
+        """Return a signed search; its code is made of the fields and the bytes of the query, not of their digits."""
+        fields, _, digits = payload[_MAC_HEX:].rpartition(b" ")
+        try:
+            query = unhexlify(digits)
+        except ValueError:
+            raise _NOT_SIGNED from None
+        self._check(payload[:_MAC_HEX], fields + b" " + query)
+        return SearchRequest.parse(fields, query)
+
+    def _check(self, proof: bytes, body: bytes) -> None:
         inner = hashlib.sha256(self.inner_key + body).digest()
         expected = hashlib.sha256(self.outer_key + inner).hexdigest().encode()
         if not hmac.compare_digest(proof, expected):
-            raise PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
-        return body
+            raise _NOT_SIGNED
 
 
 class SearchRequest(NamedTuple):
@@ -58,26 +74,26 @@ class SearchRequest(NamedTuple):
     ef: int | None  # None: the collection's own
     deadline_ms: int
     is_explained: bool
-    database: tuple[str, int]  # system identifier and database OID
+    database: tuple[str, int]  # when the server was started, and the OID
     token: str
     snapshot: Snapshot
     query: bytes  # as vector_send, bit_send or sparsevec_send gives it
 
     @classmethod
-    def parse(cls, body: bytes) -> SearchRequest:
-        """Read the text of a request; InvalidParameter when it is not one."""
+    def parse(cls, fields: bytes, query: bytes) -> SearchRequest:
+        """Read the fields of a request; InvalidParameter when they are none."""
         try:
-            mirror_id, wanted, ef, deadline_ms, explained, system, database, token, snapshot, query = body.split(b" ")
+            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot = fields.split(b" ")
             return cls(
                 int(mirror_id),
                 int(wanted),
                 int(ef) or None,
                 int(deadline_ms),
                 explained == b"1",
-                (system.decode(), int(database)),
+                (started.decode(), int(database)),
                 token.decode(),
                 Snapshot.parse(snapshot.decode()),
-                unhexlify(query),
+                query,
             )
         except ValueError as problem:
             raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
@@ -125,7 +141,10 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
             }
         )
     reach = float(found.distances[-1]) if len(found.keys) else None
-    row = (None, found.position, array_literal(key_texts(found.keys)), reach, array_literal(found.touched), report)
+    keys = (
+        array_literal(found.keys) if isinstance(found.keys, list) else f"{{{','.join(map(str, found.keys.tolist()))}}}"
+    )
+    row = (None, found.position, keys, reach, array_literal(found.touched) if found.touched else "{}", report)
     return RowSet(SEARCH_COLUMNS, [row])
 
 
@@ -137,6 +156,11 @@ def counted(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, in
     if after.get("searches", 0) - before.get("searches", 0) != 1:
         return {}
     return {"visited": after["compared"] - before["compared"], "reranked": after["reranked"] - before["reranked"]}
+
+
+def key_literal(keys: RowKeys) -> str:
+    """Return keys as the text form of PostgreSQL's text[]."""
+    return array_literal(keys) if isinstance(keys, list) else "{" + ",".join(map(str, keys.tolist())) + "}"
 
 
 def array_literal(texts: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from ruvector.index import Vectors
 from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker
-from ruvector.sidecar.answers import SearchRequest, Secrets, answer_search
+from ruvector.sidecar.answers import Secrets, answer_search
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.surface import registry
@@ -164,8 +164,7 @@ class ProductBackend:
 
     def rpc_search(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed search of the database."""
-        request = SearchRequest.parse(self._secrets.open(payload))
-        return answer_search(self._workers.by_id(), request, cancel, clock=self._clock)
+        return answer_search(self._workers.by_id(), self._secrets.open_search(payload), cancel, clock=self._clock)
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed function call of the database; each row is one JSON document."""

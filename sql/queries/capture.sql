@@ -53,7 +53,7 @@ SELECT ruvector.fingerprint(%(table)s::oid, %(columns)s::text[], %(mirror)s),
 
 -- name: forget_changes
 -- One slice of the changelog that no checkpoint needs any more; both bounds keep the scan short.
-DELETE FROM {changelog} WHERE ctid = ANY (ARRAY(
+DELETE FROM {changelog} WHERE (SELECT ruvector.holds(%(lease)s::bigint)) AND ctid = ANY (ARRAY(
   SELECT l.ctid FROM {changelog} l WHERE l.xid >= %(above)s::text::xid8 AND l.xid < %(below)s::text::xid8
   ORDER BY l.xid LIMIT %(rows)s));
 
