@@ -75,6 +75,7 @@ constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
 constexpr size_t ROW_DIMS_STEP = 8;     // so a code of up to 104 dimensions and its factors fill one cache line
 constexpr size_t CODE_SLACK = 2;        // added to a beam on codes, and a sixteenth of it: estimates err at its border
+constexpr float CODE_DOUBT = 0.25f;      // part of a distance that its estimate may be off before rows are asked instead
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
 constexpr size_t SCRATCH_KEPT = 16;     // scratch spaces kept for the next searches
@@ -213,6 +214,9 @@ class Graph {
                  const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
     template <class Pool>
     void refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const;
+    bool codes_decide(const Scratch& scratch) const;
+    template <class Pool>
+    bool walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const;
     int64_t name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const;
     int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
                  float* distances) const;
