@@ -81,6 +81,8 @@ SEND_SECONDS_MAX = 30.0  # a client that does not read its answer for so long is
 SLOW_REQUEST_SECONDS = 1.0  # requests that took longer are logged
 CLOSE_SECONDS_MAX = 5.0  # time sessions get to end when the endpoint closes
 
+REGISTERED_SECONDS = 30.0  # how long an application believes that a collection is attached, or is not
+ORDER_WRAPPERS_MAX = 8  # of an element of ORDER BY: label, reference to it, ASC, parentheses
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
 FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
 FILTER_VALUES_MAX = 10_000  # values of one IN list
