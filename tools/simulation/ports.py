@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ruvector import db, limits
 from ruvector.capture.reader import BucketSum, ChangeBatch
-from ruvector.errors import DatabaseUnreachable, StoreDamaged, StoreError
+from ruvector.errors import DatabaseUnreachable, Flood, StoreDamaged, StoreError
 from ruvector.index import KeyedIndex
 from ruvector.mirror.hashes import vector_hashes
 from ruvector.snapshot import Snapshot
@@ -95,9 +95,13 @@ class SimulatedReader:
                 link.database.commit(link.transaction)
             link.transaction = None
 
-    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str) -> ChangeBatch:
+    def changes_since(
+        self, position: Snapshot, snapshot: Snapshot, lsn: str, *, rows_max: int = limits.RECENT_CHANGES_MAX
+    ) -> ChangeBatch:
         """Return what this snapshot sees and the position does not."""
         rows = self._link.database.logged(self._reading(), position)
+        if len(rows) > rows_max:
+            raise Flood(f"more than {rows_max} changes at once")
         return ChangeBatch(snapshot, lsn, tuple((xid, None if key is None else str(key)) for xid, key in rows))
 
     def changes_within(self, position: Snapshot) -> list[tuple[int, str]]:
@@ -241,6 +245,11 @@ class SimulatedConnection:
 
         result: Answer = self._link.wait_while_busy(attempt)
         return result
+
+    def _forget_absent(
+        self, _: Transaction, *, mirror: int, name: str, lease: int | None, bytes: int  # noqa: A002
+    ) -> Answer:  # fmt: skip
+        return Answer([(None,)])  # the changelog stays small
 
     def _note_event(self, _: Transaction, *, mirror: int, name: str, kind: str, detail: str, kept: int) -> Answer:
         self._link.stage.note(f"{kind}: {detail}")
