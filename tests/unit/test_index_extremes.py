@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from index_cases import flat_twin, hnsw, vectors
+from index_cases import flat_twin, hnsw, ivf, vectors
 
 from ruvector import kernels
 from ruvector.errors import InvalidVector
@@ -183,6 +183,18 @@ def test_rows_hardly_apart(fill, metric, element):
 
 def index_dtype(element):
     return np.float16 if element is ElementType.F16 else np.float32
+
+
+# Deferred rows are chosen by their codes alone until they are linked: there it would be worse.
+@pytest.mark.parametrize("way", [bulk, incremental, deferred, None])
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.COSINE])
+@pytest.mark.parametrize("radius", [1e-3, 1e-2, 1e-1])
+def test_clusters_whose_members_codes_cannot_tell_apart(way, metric, radius):
+    index = (hnsw if way else ivf)(64, metric)
+    centres = vectors(8, 64)
+    rows = np.tile(centres, (ROWS // 8, 1)) + radius * vectors(ROWS // 8 * 8, 64, seed=3)
+    (way or bulk)(index, rows)
+    compare(index, rows, centres + radius * vectors(8, 64, seed=4), ef=100, least=0.9)
 
 
 @pytest.mark.parametrize("way", [incremental, loose])

@@ -24,6 +24,7 @@ namespace ruvector {
 
 constexpr size_t LANES_MAX = 32;           // rows of a block
 constexpr float BIT_DEVIATIONS = 2.4f;     // standard deviations a distance told by bits is trusted not to be off by
+constexpr float LEVEL_SPREAD = 3.5f;       // of the sixteen levels of a row around their middle
 constexpr float NIBBLE_DEVIATIONS = 3.0f;  // the same for levels: few rows are left, so caution costs little
 
 // What stands behind the bits of a block, a lane for every row. Lanes without a row have an infinite distance.
@@ -112,7 +113,7 @@ class Blocks {
         out.record.resize(record_bytes());
         NibbleFit fit = kernels_->fit_nibbles(difference, padded_, out.record.data());
         float share = metric_ == Metric::L2 ? fit.square : metric_ == Metric::COSINE ? fit.square / 2.0f : 0.0f;
-        CodeFactors levels{share, 0.0f, 0.0f, 0.0f};
+        CodeFactors levels{share, 0.0f, 0.0f};
         if (fit.product > 0.0f) {
             levels.mul = -twice * fit.square / fit.product * fit.step;
             if (centred) levels.add -= levels.mul * level_product(out.record.data(), centroid);
@@ -127,7 +128,7 @@ class Blocks {
             out.nibbles[group] = uint8_t((four[0] > 0.0f) | (four[1] > 0.0f) << 1 | (four[2] > 0.0f) << 2 |
                                          (four[3] > 0.0f) << 3);
         }
-        out.bits = {share, 0.0f, 0.0f, 0.0f};
+        out.bits = {share, 0.0f, 0.0f};
         if (!(sizes > 0.0f)) return fit.square;
         out.bits.mul = -twice * fit.square / sizes;
         if (centred) out.bits.add -= out.bits.mul * product;
