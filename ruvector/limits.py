@@ -81,6 +81,8 @@ SEND_SECONDS_MAX = 30.0  # a client that does not read its answer for so long is
 SLOW_REQUEST_SECONDS = 1.0  # requests that took longer are logged
 CLOSE_SECONDS_MAX = 5.0  # time sessions get to end when the endpoint closes
 
+REGISTERED_SECONDS = 30.0  # how long an application believes that a collection is attached, or is not
+ORDER_WRAPPERS_MAX = 8  # of an element of ORDER BY: label, reference to it, ASC, parentheses
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
 FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
 FILTER_VALUES_MAX = 10_000  # values of one IN list
@@ -99,7 +101,8 @@ ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by
 ATTACH_PAUSE_SECONDS = 0.5  # that pause
 VERIFY_SAMPLE_ROWS = 1_000  # rows that verify compares when nothing else is asked
 OLD_TRANSACTION_SECONDS = 3_600  # an open transaction this old is worth a word of doctor
-CHANGELOG_BYTES_WARN = 4 * 1024 * MEBIBYTE  # so is a changelog that nobody empties
+CHANGELOG_BYTES_MAX = 4 * 1024 * MEBIBYTE  # of one mirror; above, checkpoints of sidecars that do not run are dropped
+FLOOD_SHARE = 0.5  # of its rows changed at once: a mirror that reads all again is sooner done than one that follows
 DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes less on two cores
 DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
 PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
@@ -117,6 +120,7 @@ MANIFEST_BYTES_MAX = 16 * MEBIBYTE  # read whole into memory; positions and opti
 GENERATIONS_MAX = 1_000  # folders looked at in one store; two are kept
 
 ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d vectors must fit 16 MiB")
+ensure(DIRTY_KEYS_MAX <= RECENT_CHANGES_MAX, "what a search overlays must fit the memory of recent changes")
 ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")

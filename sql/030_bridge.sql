@@ -87,11 +87,12 @@ begin
 end $$;
 revoke all on function ruvector.ask(text) from public;
 
--- Milliseconds the sidecar may take: dblink cannot be cancelled while it waits, so the sidecar keeps the deadline.
+-- Milliseconds the sidecar may take: dblink cannot be cancelled while it waits, so the sidecar keeps the deadline. It
+-- leaves the database time to answer by itself before the statement is over.
 create or replace function ruvector.deadline_ms() returns int
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-select greatest(1, least(coalesce(ruvector.setting_int('timeout_ms', 1, 600000), 2000), case when t.ms > 0 then t.ms - 50 end))::int
+select greatest(1, least(coalesce(ruvector.setting_int('timeout_ms', 1, 600000), 2000), case when t.ms > 0 then t.ms - least(200, t.ms / 4) end))::int
 from (select extract(epoch from current_setting('statement_timeout')::interval) * 1000 as ms) t
 $$;
 

@@ -255,13 +255,16 @@ begin
     return;
   end if;
   returned := cardinality(keys);
-  -- Mostly there are none, and looking for one costs less than collecting them.
-  if exists (select from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark))
-    or exists (select from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))) then
+  -- Mostly there are none, and one look into the index costs less than collecting. In order, because a plan that
+  -- expects any row to do, or some of many, reads the whole changelog when there is none.
+  if pg_snapshot_xmin(watermark) < pg_snapshot_xmax(watermark) or (
+    select l.xid from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark) order by l.xid limit 1
+  ) is not null then
     select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated), count(*)
       into logged, truncated_seen, scanned
-      from (select case when not l.truncated then {log_key} end as key, l.truncated
-              from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
+      from ((select case when not l.truncated then {log_key} end as key, l.truncated
+             from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
+             order by l.xid limit dirty_max + 1)
             union all
             select case when not l.truncated then {log_key} end, l.truncated
               from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))

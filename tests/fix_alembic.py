@@ -1,7 +1,7 @@
 """A migration project of an application: env.py, versions, and Alembic's commands over a database of a test."""
 
 import io
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,11 @@ else:
 class Project:
     """One application with its migrations."""
 
-    def __init__(self, folder, database, metadata):
+    def __init__(self, folder, database, tables):
         self.folder = folder
         self.database = database
         self.engine = create_engine(url_of(database), poolclass=pool.NullPool)
-        self.metadata = metadata
+        self.metadata = tables
         self.options = {}
         self.output = io.StringIO()
         (folder / "versions").mkdir(parents=True)
@@ -122,12 +122,23 @@ def register_plugin():
         plugins.Plugin.setup_plugin_from_module(plugin, PLUGIN)
 
 
+def entry_point_folder(folder):
+    """Return a folder for PYTHONPATH in which Alembic finds our entry point, as it does in an installed release."""
+    name, target = PLUGIN, plugin.__name__
+    if not any(entry.name == name for entry in metadata.entry_points(group="alembic.plugins")):
+        home = folder / "ruvector_checkout-0.dist-info"
+        home.mkdir()
+        (home / "METADATA").write_text("Metadata-Version: 2.1\nName: ruvector-checkout\nVersion: 0\n")
+        (home / "entry_points.txt").write_text(f"[alembic.plugins]\n{name} = {target}\n")
+    return folder
+
+
 @pytest.fixture
 def new_project(tmp_path):
     made = []
 
-    def make(database, metadata):
-        made.append(Project(tmp_path / f"migrations{len(made)}", database, metadata))
+    def make(database, tables):
+        made.append(Project(tmp_path / f"migrations{len(made)}", database, tables))
         return made[-1]
 
     yield make

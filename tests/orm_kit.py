@@ -4,12 +4,12 @@ import contextlib
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL, BigInteger, ForeignKey, Text, create_engine, func, literal, pool, select
+from sqlalchemy import URL, BigInteger, ForeignKey, Text, create_engine, event, func, literal, pool, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from ruvector.sqlalchemy import VECTOR, Collection, collections_of
+from ruvector.sqlalchemy import VECTOR, Collection
 
 DIMS = 8
 
@@ -72,6 +72,21 @@ async def async_engine_of(database, **options):
         await engine.dispose()
 
 
+@contextlib.contextmanager
+def watching(engine):
+    """Collect the statements that reach the driver."""
+    seen = []
+
+    def listen(connection, cursor, statement, parameters, context, executemany):
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
+
+
 def attach(connection, *collections):
     """Attach declared collections."""
     for collection in collections:
@@ -89,7 +104,3 @@ def refusal_of(caught):
     """Return SQLSTATE of an error of the database."""
     assert isinstance(caught.value.orig, psycopg.Error)
     return caught.value.orig.sqlstate
-
-
-__all__ = ["DIMS", "ITEMS", "Base", "Item", "Shop", "Tag", "async_engine_of", "attach", "collections_of", "engine_of",
-           "refusal_of", "url_of"]  # fmt: skip

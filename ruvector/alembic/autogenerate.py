@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
-from sqlalchemy import ClauseElement, Column, Connection, Dialect, Index, MetaData, Table, text
+from sqlalchemy import ClauseElement, Column, Connection, Dialect, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
 
-from ruvector import db
 from ruvector.alembic.collection_operations import Attachment, AttachOp, ConfigureOp, DetachOp, InstallOp
 from ruvector.alembic.index_operations import (
     DEFAULTS,
@@ -59,27 +58,28 @@ def compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[s
 
 
 def _read(connection: Connection) -> Present:
-    def rows(name: str) -> Sequence[Any]:
-        return connection.execute(text(db.query("alembic", name).replace("::", "\\:\\:"))).all()
+    # Imported here: it loads pgvector's types, and Alembic loads this module as a plug-in of every project.
+    from ruvector.sqlalchemy.catalog import is_installed, registered, rows_of
+
+    default_schema = connection.dialect.default_schema_name
 
     def schema(name: str) -> str | None:
-        return None if name == connection.dialect.default_schema_name else name
+        return None if name == default_schema else name
 
-    is_installed = bool(rows("has_schema")[0][0])
     attached = {
-        row.name: Attachment(
-            name=row.name,
-            table=row.table_name,
-            column=row.column_name,
-            schema=schema(row.table_schema),
-            metric=row.metric,
-            columns=tuple(row.filter_columns),
-            dims=row.dims,
-            m=row.m,
-            ef_construction=row.ef_construction,
-            ef_search=row.ef_search,
+        each.name: Attachment(
+            name=each.name,
+            table=each.table,
+            column=each.column,
+            schema=each.schema,
+            metric=each.metric,
+            columns=each.filter_columns,
+            dims=each.dims,
+            m=each.m,
+            ef_construction=each.ef_construction,
+            ef_search=each.ef_search,
         )
-        for row in (rows("collections") if is_installed else ())
+        for each in registered(connection, default_schema=default_schema)
     }
     indexes = {
         (schema(row.schema), row.name): VectorIndex.of(
@@ -92,10 +92,12 @@ def _read(connection: Connection) -> Present:
             schema=schema(row.schema),
             where=row.predicate,
         )
-        for row in rows("vector_indexes")
+        for row in rows_of(connection, "alembic", "vector_indexes")
     }
-    partitioned = frozenset((schema(row.schema), row.table) for row in rows("partitioned_tables"))
-    return Present(is_installed, attached, indexes, partitioned)
+    partitioned = frozenset(
+        (schema(row.schema), row.table) for row in rows_of(connection, "alembic", "partitioned_tables")
+    )
+    return Present(is_installed(connection), attached, indexes, partitioned)
 
 
 # ---- collections --------------------------------------------------------------------------------------------------

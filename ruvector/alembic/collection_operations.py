@@ -90,6 +90,8 @@ class InstallOp(_Operation):
     ) -> None:
         """Create or upgrade schema ruvector and the SQL functions; twice equals once.
 
+        In offline mode it prints a first installation: what an upgrade needs depends on what is there.
+
         Args:
             operations: given by Alembic.
             api_schema: where the functions ruvector_* go.

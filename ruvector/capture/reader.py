@@ -11,6 +11,7 @@ from psycopg import sql
 
 from ruvector import db, limits
 from ruvector.capture.statements import TableStatements
+from ruvector.errors import Flood
 from ruvector.kernels.copyformat import decode
 from ruvector.snapshot import Snapshot
 from ruvector.values import Collection, DecodedRows, ElementType
@@ -77,16 +78,27 @@ class TableReader:
                 raise psycopg.OperationalError("the database did not tell its snapshot")
             yield Snapshot.parse(row[0]), row[1]
 
-    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str) -> ChangeBatch:
-        """Return what this snapshot sees and the position does not; call inside at_snapshot."""
-        parameters = {"xmax": str(position.xmax), "xip": [str(xid) for xid in position.xip]}
+    def changes_since(
+        self, position: Snapshot, snapshot: Snapshot, lsn: str, *, rows_max: int = limits.RECENT_CHANGES_MAX
+    ) -> ChangeBatch:
+        """Return what this snapshot sees and the position does not; call inside at_snapshot.
+
+        Raises:
+            Flood: there are more than ``rows_max``.
+        """
+        parameters = {"xmax": str(position.xmax), "xip": [str(xid) for xid in position.xip], "rows": rows_max + 1}
         rows = self._connection.execute(self._statements.changes(), parameters).fetchall()
+        if len(rows) > rows_max:
+            raise Flood(f"more than {rows_max} changes at once")
         return ChangeBatch(snapshot, lsn, tuple((xid, key) for xid, key in rows))
 
-    def changes_within(self, position: Snapshot) -> list[tuple[int, str]]:
-        """Return the changelog rows whose transaction is visible in the position."""
+    def changes_within(self, position: Snapshot) -> list[tuple[int, str]] | None:
+        """Return the changelog rows whose transaction is visible in the position; None when they are too many."""
+        parameters = {"position": str(position), "rows": limits.RECENT_CHANGES_MAX + 1}
         with db.translated():
-            rows = self._connection.execute(self._statements.changes_seen(), {"position": str(position)}).fetchall()
+            rows = self._connection.execute(self._statements.changes_seen(), parameters).fetchall()
+        if len(rows) > limits.RECENT_CHANGES_MAX:
+            return None
         return [(xid, key) for xid, key in rows if key is not None]
 
     def rows_of(self, keys: Sequence[str]) -> DecodedRows:

@@ -81,7 +81,7 @@ class ReferenceLists:
     def dump(self) -> Sections:
         """Return a copy of everything as arrays, as the compiled engine has it before there are lists."""
         flat = self._flat.dump()
-        stride = 16 * _LANES + 4 * self._padded + _LANES * (self._padded // 2 + 16)
+        stride = 16 * _LANES + 4 * self._padded + _LANES * (self._padded // 2 + 12)
         head = np.zeros(8, dtype=np.int64)
         head[0] = len(self)
         return {name: flat[name] for name in _KEPT} | {

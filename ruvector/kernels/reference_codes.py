@@ -98,7 +98,7 @@ def _levels(row: NDArray[np.float32], inverse: np.float32) -> NDArray[np.int32]:
 def _lane_sum(terms: NDArray[np.float32]) -> np.float32:
     """Add in sixteen lanes one after the other and the lanes pair by pair: floats depend on the order."""
     lanes = np.zeros(_LANES, dtype=np.float32)
-    for part in terms.reshape(-1, _LANES):
+    for part in np.pad(terms, (0, -len(terms) % _LANES)).reshape(-1, _LANES):
         lanes = lanes + part
     half = lanes[:8] + lanes[8:]
     quarter = half[:4] + half[4:]

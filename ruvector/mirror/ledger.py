@@ -146,6 +146,11 @@ class Ledger:
                     break
         return total
 
+    def forget_absent(self, *, bytes_max: int = limits.CHANGELOG_BYTES_MAX) -> str:
+        """Drop checkpoints of other sidecars that hold up the trim of a changelog that is too large; return whose."""
+        row = self._one("forget_absent", lease=self._lease_epoch(), bytes=bytes_max)
+        return str(row[0] or "") if row else ""
+
     def set_token(self, token: str) -> bool:
         """Publish the token: the database asks this mirror from now on; False when another sidecar has the lease."""
         return self._run("set_token", token=token, lease=self._lease_epoch()) == 1

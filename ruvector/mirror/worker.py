@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from ruvector import db, limits
+from ruvector import limits
 from ruvector.capture.reader import TableReader
 from ruvector.clock import Clock, random_token, random_uuid
 from ruvector.errors import (
     DatabaseError,
     DatabaseUnreachable,
+    Flood,
     InternalError,
     NotLive,
     RuvectorError,
@@ -22,52 +22,18 @@ from ruvector.errors import (
 )
 from ruvector.index import BuildProgress, VectorIndex, options_to_json
 from ruvector.mirror import generations, verify
-from ruvector.mirror.apply import catch_up, write_rows
+from ruvector.mirror.apply import catch_up, changes_max, write_rows
 from ruvector.mirror.generations import Label
 from ruvector.mirror.ledger import Identity, LeaseEpoch, Ledger
+from ruvector.mirror.ports import Ports, WorkerSettings, real_ports
 from ruvector.mirror.recent import RecentChanges
 from ruvector.mirror.scrub import Scrub
 from ruvector.mirror.state import CopyProgress, Mirror, MirrorState
-from ruvector.store import GenerationStore
 from ruvector.values import Collection
 
+__all__ = ["MirrorWorker", "Ports", "WorkerSettings"]
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What a worker needs to know besides its collection."""
-
-    dsn: str | None
-    folder: Path
-    name: str = "main"
-    threads: int = 0
-    checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
-    copy_save_seconds: float = limits.COPY_SAVE_SECONDS
-    scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """All input and output of a worker besides its clock: what the simulator puts its own in place of."""
-
-    connect: Callable[[], tuple[TableReader, Ledger]]
-    store: GenerationStore
-
-
-def real_ports(collection: Collection, settings: WorkerSettings, lease: LeaseEpoch | None = None) -> Ports:
-    """Return connections to the database of the settings, and the files of their folder."""
-
-    def connect() -> tuple[TableReader, Ledger]:
-        reader = TableReader(settings.dsn, collection)
-        try:
-            connection = db.connect(settings.dsn, application_name=f"ruvector ledger {collection.name}"[:63])
-            return reader, Ledger(connection, collection, name=settings.name, lease=lease)
-        except BaseException:
-            reader.close()
-            raise
-
-    return Ports(connect, GenerationStore(settings.folder))
 
 
 class MirrorWorker:
@@ -88,6 +54,7 @@ class MirrorWorker:
         self._clock = clock
         self._ports = ports if ports is not None else real_ports(collection, settings, lease)
         self._lease = lease
+        self._is_flooded = False
         self._answers_since = 0  # the epoch of the lease under which the token was set
         self._store = self._ports.store
         self._stop = threading.Event()
@@ -137,9 +104,13 @@ class MirrorWorker:
                 self._follow()
             except StaleOwner as error:
                 self._give_up(MirrorState.STALE, error)
-                return
+                if not self._is_forgotten():
+                    return
             except (DatabaseUnreachable, DatabaseError) as error:
                 self._give_up(MirrorState.UNREACHABLE, error)
+            except Flood as error:
+                self._is_flooded = True
+                self._give_up(MirrorState.STALE, error)
             except RuvectorError as error:
                 self._is_distrustful |= isinstance(error, StoreDamaged)
                 self._give_up(MirrorState.STALE, error)
@@ -149,6 +120,13 @@ class MirrorWorker:
             pause = min(pause * 2, 5.0)
             self._clock.wait(self._stop, pause)
         self._close()
+
+    def _is_forgotten(self) -> bool:
+        """Tell whether the database dropped the checkpoints of this sidecar, instead of another one taking over."""
+        try:
+            return self._ledger is not None and self._ledger.consumer() is None
+        except RuvectorError:
+            return True  # the next try will tell
 
     def run_once(self) -> None:
         """Recover, apply everything committed so far, checkpoint, and end; errors are raised."""
@@ -190,12 +168,16 @@ class MirrorWorker:
         if self._identity is not None and not self._identity.is_original:
             raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
         also: set[str] = set()
-        if not self._go_back(also) and not self._load() and not self._reconcile():
+        rows_max = limits.RECENT_CHANGES_MAX
+        if not self._is_flooded and (self._go_back(also) or self._load()):
+            rows_max = changes_max(self.mirror)
+        elif self._is_flooded or not self._reconcile():
             self._copy(resume=None)
+            self._is_flooded = False
         self._build()
         self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
         self._publish(force=True)
-        catch_up(self.mirror, reader, also=also)
+        catch_up(self.mirror, reader, also=also, rows_max=rows_max)
         while len(catch_up(self.mirror, reader).changes) > limits.CHANGE_BATCH_ROWS_MAX:
             self._check_stop()
         if self._checkpoint_changes < 0:
@@ -264,8 +246,10 @@ class MirrorWorker:
             self._copy(resume=label)
             return True
         ledger.take_over()
-        recent = RecentChanges(horizon=ledger.trimmed_below() - 1)
-        recent.extend(reader.changes_within(label.snapshot))
+        changes = reader.changes_within(label.snapshot)
+        horizon = ledger.trimmed_below() if changes is not None else label.snapshot.xmax
+        recent = RecentChanges(horizon=horizon - 1)
+        recent.extend(changes or [])
         self.mirror.replace(index, recent, label.snapshot)
         self._checkpoint_changes = self.mirror.changes_applied
         return True
@@ -391,7 +375,7 @@ class MirrorWorker:
         pause = limits.POLL_SECONDS_MIN
         while not self._stop.is_set():
             began = self._clock.now()
-            batch = catch_up(self.mirror, reader)
+            batch = catch_up(self.mirror, reader, rows_max=changes_max(self.mirror))
             self.mirror.followed_at = began
             self._answer_or_stand_by()
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
@@ -454,6 +438,10 @@ class MirrorWorker:
         ledger.confirm(label.checkpoint_id, position)
         self._checkpoint_id, self._checkpoint_changes = label.checkpoint_id, changes
         ledger.trim()
+        if forgotten := ledger.forget_absent():
+            logger.warning("the changelog of %s is too large: the checkpoints of %s were dropped",
+                           self.mirror.collection.name, forgotten)  # fmt: skip
+            ledger.note_event("dropped", {"consumers": forgotten})
         consumer = ledger.consumer()
         if consumer is not None:
             generations.keep_only(self._store, {consumer.checkpoint_id, consumer.previous_id or ""})

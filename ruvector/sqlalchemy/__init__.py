@@ -6,6 +6,7 @@ found by the sidecar.
 
 from ruvector.sqlalchemy.collection import Collection, collections_of
 from ruvector.sqlalchemy.nearest import Nearest
+from ruvector.sqlalchemy.routing import Routing, enable
 from ruvector.sqlalchemy.types import BIT, HALFVEC, SPARSEVEC, VECTOR
 
-__all__ = ["BIT", "HALFVEC", "SPARSEVEC", "VECTOR", "Collection", "Nearest", "collections_of"]
+__all__ = ["BIT", "HALFVEC", "SPARSEVEC", "VECTOR", "Collection", "Nearest", "Routing", "collections_of", "enable"]

@@ -104,20 +104,28 @@ def collections_of(metadata: MetaData | Iterable[MetaData]) -> list[Collection]:
     return [collection for home in homes for collection in home.info.get(_KEY, {}).values()]
 
 
+def find_collection(column: ColumnElement[Any]) -> Collection | None:
+    """Return the collection declared for a column, also of an alias of its table; None when there is none."""
+    for base in column.base_columns:
+        for collection in collections_of(base.table.metadata) if isinstance(base, Column) else ():
+            if collection.column is base:
+                return collection
+    return None
+
+
 def collection_of(column: ColumnElement[Any], *, name: str | None = None) -> Collection:
     """Return the collection declared for a column, also of an alias of its table.
 
     Raises:
         InvalidParameter: none is declared, or it has another name.
     """
-    for base in column.base_columns:
-        for collection in collections_of(base.table.metadata) if isinstance(base, Column) else ():
-            if collection.column is base and name in (None, collection.name):
-                return collection
-    raise InvalidParameter(
-        f"column {column} is not declared as a collection" + (f" called {name}" if name else ""),
-        hint="Declare it beside its table: Collection(name, Item.embedding, metric=...).",
-    )
+    found = find_collection(column)
+    if found is None or name not in (None, found.name):
+        raise InvalidParameter(
+            f"column {column} is not declared as a collection" + (f" called {name}" if name else ""),
+            hint="Declare it beside its table: Collection(name, Item.embedding, metric=...).",
+        )
+    return found
 
 
 def table_column(given: AnyColumn) -> Column[Any]:

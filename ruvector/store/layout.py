@@ -26,7 +26,7 @@ from ruvector.errors import InvalidParameter, LimitExceeded, StoreDamaged, Store
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
-FORMAT = 2  # 2: pages of 4 KiB instead of 64
+FORMAT = 3  # 2: pages of 4 KiB instead of 64; 3: codes of a multiple of eight dimensions
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_FILE = "checksums"
 PARTIAL = ".partial"

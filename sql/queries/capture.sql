@@ -22,12 +22,13 @@ SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {c
 WHERE l.xid >= %(xmax)s::text::xid8
 UNION ALL
 SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {changelog} l
-WHERE l.xid = ANY (%(xip)s::text[]::xid8[]);
+WHERE l.xid = ANY (%(xip)s::text[]::xid8[])
+LIMIT %(rows)s;
 
 -- name: changes_seen
 -- All changelog rows whose transaction is visible in the position: the memory of a new process.
 SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {changelog} l
-WHERE pg_visible_in_snapshot(l.xid, %(position)s::text::pg_snapshot);
+WHERE pg_visible_in_snapshot(l.xid, %(position)s::text::pg_snapshot) LIMIT %(rows)s;
 
 -- name: rows_of_keys
 -- Present values of some keys.

@@ -4,6 +4,9 @@ SELECT c.name, s.state, s.reason, s.pending_changes, s.lag_ms, s.changelog_bytes
   coalesce(m.rows_indexed, 0) AS rows_indexed,
   c.id, ruvector.table_problem(c.id) AS table_problem, ruvector.trigger_problem(c.id) AS trigger_problem,
   ruvector.is_current(c) AS is_current,
+  (SELECT max(ruvector.bytes_a_day(s.changelog_bytes, k.checkpointed_at)) FROM ruvector.consumer k
+   WHERE k.mirror_id = c.id) AS bytes_a_day,
+  (SELECT g.setting FROM pg_settings g WHERE g.name = 'data_directory') AS data_directory,
   d.at::text AS differed_at, d.detail -> 'differences' AS differences
 FROM {api}.ruvector_consistency_status() s
 JOIN ruvector.collection c ON c.name = s.collection

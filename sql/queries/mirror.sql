@@ -63,6 +63,14 @@ UPDATE ruvector.consumer SET epoch = epoch + 1 WHERE mirror_id = %(mirror)s AND 
 SELECT CASE WHEN bool_and(k.previous_checkpoint IS NOT NULL) THEN min(pg_snapshot_xmin(k.previous_checkpoint)::text::bigint) END
 FROM ruvector.consumer k WHERE k.mirror_id = %(mirror)s;
 
+-- name: forget_absent
+-- Checkpoints of others that hold up a changelog above its bound: whoever comes back compares all rows.
+WITH gone AS (
+  DELETE FROM ruvector.consumer WHERE mirror_id = %(mirror)s AND name <> %(name)s
+    AND pg_total_relation_size(format('ruvector.changelog_%%s', %(mirror)s::int)::regclass) > %(bytes)s
+    AND (SELECT ruvector.holds(%(lease)s::bigint)) RETURNING name)
+SELECT string_agg(name, ', ') FROM gone;
+
 -- name: set_token
 -- This mirror may answer, until the token is gone; no row when another sidecar holds the lease.
 INSERT INTO ruvector.live (mirror_id, token) SELECT %(mirror)s, %(token)s WHERE (SELECT ruvector.holds(%(lease)s::bigint))

@@ -5,14 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import pytest
+from fix_alembic import PLUGIN, entry_point_folder
 from orm_kit import DIMS
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 import ruvector
+from ruvector.alembic import plugin
 from ruvector.errors import InvalidParameter
 from ruvector.sqlalchemy import BIT, HALFVEC, VECTOR, Collection
 
@@ -338,24 +339,18 @@ def test_index_of_a_partitioned_table_is_not_built_concurrently(new_project, bar
 @pytest.mark.parametrize("first", ["from alembic import op", "import alembic.command", "import ruvector.alembic"])
 def test_entry_point_is_loaded_by_alembic(tmp_path, first):
     """Whatever is imported first: Alembic loads its plug-ins while it is half imported itself."""
-    folder = tmp_path / "ruvector_checkout-0.dist-info"
-    folder.mkdir()
     root = Path(ruvector.__file__).resolve().parents[1]
     declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
-    ((name, target),) = declared["alembic.plugins"].items()
-    is_installed = any(entry.name == name for entry in metadata.entry_points(group="alembic.plugins"))
-    if not is_installed:
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: ruvector-checkout\nVersion: 0\n")
-        (folder / "entry_points.txt").write_text(f"[alembic.plugins]\n{name} = {target}\n")
+    assert declared["alembic.plugins"] == {PLUGIN: plugin.__name__}
     program = (
         f"{first}\n"
         "from alembic.runtime.plugins import _all_plugins\n"
         "from alembic.operations import Operations\n"
-        f"print({name!r} in _all_plugins, hasattr(Operations, 'ruvector_attach'))\n"
+        f"print({PLUGIN!r} in _all_plugins, hasattr(Operations, 'ruvector_attach'))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"},
+        env={"PYTHONPATH": f"{root}{os.pathsep}{entry_point_folder(tmp_path)}"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -169,7 +169,7 @@ def test_head_is_checked_without_checksums(generation):
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    (b'"format":2', b'"format":1'),
+    (b'"format":3', b'"format":1'),
     (b'"byte_order":"little"', b'"byte_order":"big"'),
     (b'"page_bytes":4096', b'"page_bytes":65536'),
 ])  # fmt: skip
@@ -197,7 +197,7 @@ def test_manifest_of_another_version_or_machine_is_refused(generation, old, new)
     (b'"sections":[', b'"sections":[7,'),
     (b'"sections":[', b'"x":['),
     (b'"meta":{', b'"meta":7,"x":{'),
-    (b'"format":2', b'"format":NaN'),
+    (b'"format":3', b'"format":NaN'),
     (b'"checksums_crc32":', b'"checksums_crc32":1'),
 ])  # fmt: skip
 def test_forged_manifest_is_refused(generation, old, new):

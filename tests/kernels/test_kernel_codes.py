@@ -118,7 +118,7 @@ def test_hadamard_twice_is_the_row_times_its_length():
     np.testing.assert_allclose(reference.hadamard(reference.hadamard(row)) / 512, row, atol=1e-5)
 
 
-@pytest.mark.parametrize("dims", [16, 48, *DIMS])
+@pytest.mark.parametrize("dims", [1, 16, 48, 77, 104, *DIMS])
 def test_extent(level, dims):
     for row in rows_of_all_kinds(dims):
         for got, want in zip(codes.extent(row, level=level), reference.extent(row), strict=True):
@@ -126,7 +126,7 @@ def test_extent(level, dims):
         assert reference.extent(row)[1] == pytest.approx(float((row.astype(np.float64) ** 2).sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("dims", [8, 72, 104, 1000, *DIMS])
 def test_fit_nibbles(level, dims):
     for row in rows_of_all_kinds(dims):
         code, fit = codes.fit_nibbles(row, level=level)

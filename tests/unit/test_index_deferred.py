@@ -126,6 +126,32 @@ def test_twins_of_deferred_rows_outlive_each_other(first, built):
     check(index, rows)
 
 
+@pytest.mark.parametrize("linked", [0, 1000])
+def test_build_stores_neighbours_side_by_side(linked):
+    labels = np.random.default_rng(3).integers(0, 12, size=6000)
+    values = np.eye(12, DIMS, dtype=np.float32)[labels] * 8 + vectors(6000, DIMS, seed=5)
+    index, rows = hnsw(DIMS, threads=2), dict(enumerate(values))
+    index.upsert(range(linked), values[:linked])
+    index.upsert(range(linked, 6000), values[linked:], defer=True)
+    twins = {key + 10_000: rows[key] for key in range(5000, 5300)}
+    index.upsert(list(twins), list(twins.values()), defer=True)
+    index.delete(range(5000, 5100))  # nodes without a row of their own, kept for their twins
+    rows = {key: row for key, row in (rows | twins).items() if not 5000 <= key < 5100}
+    check(index, rows)
+    before = index.keys()
+    index.build()
+    after = index.keys()
+    assert before[:linked].tolist() == after[:linked].tolist()  # lists lead to them
+    side_by_side = labels[after[after < 10_000]]
+    assert (side_by_side[1:] == side_by_side[:-1])[linked:].mean() > 0.5
+    stored, found = index.vectors_of(list(rows))
+    assert found.all()
+    np.testing.assert_array_equal(stored, list(rows.values()))
+    check(index, rows)
+    index.delete(range(6000))
+    check(index, twins)
+
+
 @pytest.mark.parametrize("built", [False, True])
 @pytest.mark.parametrize("defer", [False, True])
 def test_rows_of_one_call_may_take_each_others_vectors(built, defer):

@@ -34,6 +34,19 @@ inline bool nearer_candidate(const Candidate& left, const Candidate& right) {
     return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
 }
 
+// How many of the sorted items are not farther than a distance. Halved without a branch, which would be guessed wrong
+// every other time.
+template <class Item>
+size_t count_within(const Item* items, size_t count, float distance) {
+    size_t within = 0;
+    while (count > 0) {
+        size_t half = (count + 1) / 2;
+        within += items[within + half - 1].distance <= distance ? half : 0;
+        count -= half;
+    }
+    return within;
+}
+
 // Marks that are forgotten by counting up instead of clearing.
 class Visited {
   public:
@@ -45,9 +58,9 @@ class Visited {
         }
     }
     bool mark(uint32_t slot) {  // true the first time
-        if (marks_[slot] == epoch_) return false;
-        marks_[slot] = epoch_;
-        return true;
+        bool first = marks_[slot] != epoch_;
+        marks_[slot] = epoch_;  // in any case: a branch would be guessed wrong every other time
+        return first;
     }
     void prefetch(uint32_t slot) const { __builtin_prefetch(&marks_[slot]); }
 
@@ -69,10 +82,9 @@ class SortedPool {
     }
     bool admits(float distance) const { return weight_ < width_ || distance < items_.back().distance; }
     void push(float distance, uint32_t slot, uint32_t weight) {
-        Candidate item{distance, slot, weight, 0};
-        auto place = std::upper_bound(items_.begin(), items_.end(), item, nearer_candidate);
-        cursor_ = std::min(cursor_, size_t(place - items_.begin()));
-        items_.insert(place, item);
+        size_t place = count_within(items_.data(), items_.size(), distance);
+        cursor_ = std::min(cursor_, place);
+        items_.insert(items_.begin() + ptrdiff_t(place), {distance, slot, weight, 0});
         weight_ += weight;
         while (weight_ - items_.back().weight >= width_) {
             weight_ -= items_.back().weight;
@@ -108,20 +120,12 @@ class NarrowPool {
     bool admits(float distance) const { return distance < reach_ || count_ < width_; }
     void push(float distance, uint32_t slot, uint32_t) {
         Edge* items = items_.data();
-        size_t low = 0, high = count_;
-        while (low < high) {
-            size_t middle = (low + high) / 2;
-            if (items[middle].distance <= distance) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        if (low == width_) return;
+        size_t place = count_within(items, count_, distance);
+        if (place == width_) return;
         if (count_ < width_) ++count_;
-        std::memmove(items + low + 1, items + low, (count_ - 1 - low) * sizeof(Edge));
-        items[low] = {distance, slot};
-        cursor_ = std::min(cursor_, low);
+        std::memmove(items + place + 1, items + place, (count_ - 1 - place) * sizeof(Edge));
+        items[place] = {distance, slot};
+        cursor_ = std::min(cursor_, place);
         if (count_ == width_) reach_ = items[width_ - 1].distance;
     }
     bool next(uint32_t* slot) {

@@ -52,6 +52,9 @@ struct Graph::Bulk {
         float product = float(dot - 64 * sums[right]) * (steps[left] * steps[right]);
         return half * (squares[left] + squares[right] - 2.0f * product);
     }
+    void fetch(uint32_t node) const {
+        for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(codes.at(node) + byte);
+    }
     void shift(uint32_t node, uint8_t* out) const {
         const int8_t* __restrict from = code(node);
         uint8_t* __restrict to = out;
@@ -111,12 +114,13 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
     std::vector<uint32_t> nodes = node_slots();
     size_t count = nodes.size();
     if (count >= 2 * coded_rows_) make_codes(nodes, nullptr, 0, threads);  // the mean was that of the first rows
-    Bulk bulk(count, codes_.padded());
+    Bulk bulk(count, (codes_.padded() + CODE_DIMS_STEP - 1) / CODE_DIMS_STEP * CODE_DIMS_STEP);
     bulk.nodes = std::move(nodes);
     bulk.half = space_.metric() == Metric::COSINE ? 0.5f : 1.0f;
     std::vector<BulkScratch> scratch(std::max(1u, threads));
     code_nodes(bulk, threads);
     order_nodes(bulk, threads, scratch);
+    settle_nodes(bulk);
     bulk.candidates.resize(count * CANDIDATES_MAX);
     bulk.counts.resize(count);
     bulk.links.resize(count * base_links_);
@@ -149,7 +153,7 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
             while (!loose_.empty()) tie(loose_.back());
             choose_entry();
         }
-        seek_candidates(bulk, members, threads, cancel);
+        seek_candidates(bulk, members, threads, scratch, cancel);
         if (stopped()) break;
         built_permille_ = 850;
         choose_links(bulk, members, room(level), threads, scratch);
@@ -170,6 +174,7 @@ inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
         std::vector<float>& rotated = scratch[worker]->code.rotated;
         rotated.resize(codes_.padded());
         codes_.rotate_row(space_.probe(rows_.at(slot), scale(slot), scratch[worker]->probe.data()), rotated.data());
+        rotated.resize(bulk.bytes, 0.0f);
         Extent extent = codes_.kernels_of().extent(rotated.data(), rotated.size());
         bool usable = extent.square < CODE_SQUARE_MAX && extent.largest > 1e-15f;
         bulk.squares[node] = usable ? extent.square : 0.0f;
@@ -188,7 +193,7 @@ inline void Graph::order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScr
     for (uint32_t node = 0; node < count; ++node) order[node] = node;
     if (count > LEAF_ROWS) {
         std::vector<std::vector<uint32_t>> parts =
-            split(bulk, order, SPLIT_DEPTH_MAX, options_.seed, threads, scratch);
+            split(bulk, order, SPLIT_DEPTH_MAX, options_.seed, threads, scratch.data());
         order.clear();
         for (const std::vector<uint32_t>& part : parts) order.insert(order.end(), part.begin(), part.end());
     }
@@ -208,6 +213,54 @@ inline void Graph::order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScr
     bulk.take(ordered);
 }
 
+// Let the loose nodes change places until their slots are in the order of the bulk: a search finds what it compares
+// next near by, too. Lists lead to none of them yet, and after each exchange everything is as whole as before.
+inline void Graph::settle_nodes(Bulk& bulk) {
+    std::vector<uint32_t> movable, slots;
+    for (uint32_t node = 0; node < bulk.nodes.size(); ++node) {
+        if (is_loose(bulk.nodes[node])) movable.push_back(node);
+    }
+    for (uint32_t node : movable) slots.push_back(bulk.nodes[node]);
+    std::sort(slots.begin(), slots.end());
+    for (size_t first = 0; first < slots.size(); first += BLOCK_ROWS) {
+        std::lock_guard<FairLock> guard(lock_);
+        for (size_t at = first; at < std::min(slots.size(), first + BLOCK_ROWS); ++at) {
+            uint32_t here = bulk.nodes[movable[at]], there = slots[at], other = bulk.local_of[there];
+            if (here == there) continue;
+            exchange(here, there);
+            bulk.nodes[movable[at]] = there;
+            bulk.nodes[other] = here;
+            bulk.local_of[there] = movable[at];
+            bulk.local_of[here] = other;
+        }
+    }
+}
+
+// Two loose nodes change slots; the lock is held alone.
+inline void Graph::exchange(uint32_t left, uint32_t right) {
+    auto by_key = [this](uint32_t slot) { return key_hash(slot); };
+    auto by_row = [this](uint32_t slot) { return row_hash(slot); };
+    for (uint32_t slot : {left, right}) {
+        if (states_[slot] == LIVE) by_key_.erase(slot, by_key);
+        by_row_.erase(slot, by_row);
+        rows_.mark_written(slot);
+    }
+    std::swap_ranges(rows_.at(left), rows_.at(left) + rows_.stride(), rows_.at(right));
+    std::swap_ranges(records_.at(left), records_.at(left) + records_.stride(), records_.at(right));
+    if (space_.metric() == Metric::COSINE) std::swap(scales_[left], scales_[right]);
+    std::swap(states_[left], states_[right]);
+    std::swap(levels_[left], levels_[right]);
+    std::swap(keys_[left], keys_[right]);
+    std::swap(fingerprints_[left], fingerprints_[right]);
+    std::swap(upper_[left], upper_[right]);
+    std::swap(members_[left], members_[right]);
+    twins_.exchange(left, right);
+    for (uint32_t slot : {left, right}) {
+        if (states_[slot] == LIVE) by_key_.insert(slot, by_key);
+        by_row_.insert(slot, by_row);
+    }
+}
+
 // Fill the candidates of all members from leaves.
 inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,
                                      unsigned threads, std::vector<BulkScratch>& scratch,
@@ -216,12 +269,31 @@ inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& me
     if (members.size() <= LEAF_ROWS) {
         parts.push_back(members);
     } else {
-        parts = split(bulk, members, 0, options_.seed + level, threads, scratch);
+        parts = split(bulk, members, 0, options_.seed + level, threads, scratch.data());
     }
     parallel_for(parts.size(), threads, [&](unsigned worker, size_t part) {
         if (level == 0) advance(50, 350, part, parts.size());
         divide(bulk, parts[part], 1, mix64(options_.seed + level) + part, scratch[worker], cancel);
     });
+}
+
+// Measure how far the nodes of scratch.edges are from a node, and sort them.
+inline void Graph::measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch) const {
+    std::vector<Edge>& edges = scratch.edges;
+    scratch.shifted.resize(std::max(scratch.shifted.size(), bulk.bytes));
+    scratch.dots.resize(std::max(scratch.dots.size(), edges.size()));
+    scratch.pointers.clear();
+    bulk.shift(node, scratch.shifted.data());
+    for (const Edge& edge : edges) {
+        bulk.fetch(edge.slot);
+        scratch.pointers.push_back(bulk.code(edge.slot));
+    }
+    codes_.kernels_of().byte_dots(scratch.shifted.data(), scratch.pointers.data(), edges.size(), bulk.bytes,
+                                  scratch.dots.data());
+    for (size_t at = 0; at < edges.size(); ++at) {
+        edges[at].distance = bulk.apart(node, edges[at].slot, scratch.dots[at]);
+    }
+    std::sort(edges.begin(), edges.end(), nearer);
 }
 
 // Offer every member some others at random. Leaves hold near ones only; of the upper levels, which lead from one region
@@ -232,19 +304,13 @@ inline void Graph::offer_strangers(Bulk& bulk, const std::vector<uint32_t>& memb
         BulkScratch& own = scratch[worker];
         uint32_t node = members[at];
         uint64_t seed = mix64(options_.seed ^ (uint64_t(level) << 32 | node));
-        own.shifted.resize(std::max(own.shifted.size(), bulk.bytes));
-        bulk.shift(node, own.shifted.data());
         own.edges.clear();
         for (size_t turn = 0; turn < STRANGERS; ++turn) {
             seed = mix64(seed + 0x9E3779B97F4A7C15ull);
             uint32_t other = members[seed % members.size()];
-            if (other == node) continue;
-            const int8_t* code = bulk.code(other);
-            int32_t dot;
-            codes_.kernels_of().byte_dots(own.shifted.data(), &code, 1, bulk.bytes, &dot);
-            own.edges.push_back({bulk.apart(node, other, dot), other});
+            if (other != node) own.edges.push_back({0.0f, other});
         }
-        std::sort(own.edges.begin(), own.edges.end(), nearer);
+        measure(bulk, node, own);
         offer(bulk, node, own.edges.data(), own.edges.size());
     });
 }
@@ -263,8 +329,7 @@ inline void Graph::divide(Bulk& bulk, const std::vector<uint32_t>& members, size
         }
         return;
     }
-    std::vector<BulkScratch> own(1);
-    std::vector<std::vector<uint32_t>> parts = split(bulk, members, depth, seed, 1, own);
+    std::vector<std::vector<uint32_t>> parts = split(bulk, members, depth, seed, 1, &scratch);
     for (size_t part = 0; part < parts.size(); ++part) {
         divide(bulk, parts[part], depth + 1, mix64(seed) + part, scratch, cancel);
     }
@@ -273,7 +338,7 @@ inline void Graph::divide(Bulk& bulk, const std::vector<uint32_t>& members, size
 // Members by their nearest leaders: three of them at first, so that what one border parts another holds together.
 inline std::vector<std::vector<uint32_t>> Graph::split(const Bulk& bulk, const std::vector<uint32_t>& members,
                                                        size_t depth, uint64_t seed, unsigned threads,
-                                                       std::vector<BulkScratch>& scratch) const {
+                                                       BulkScratch* scratch) const {
     size_t count = members.size();
     size_t wanted = std::max<size_t>(8, std::min(count / 20, count * 2 / LEAF_ROWS + 2));
     size_t leaders = std::min(wanted, LEADERS_MAX), fan = depth == 0 ? 3 : depth == 1 ? 2 : 1;
@@ -420,15 +485,12 @@ inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& s
     std::vector<Edge>& kept = scratch.kept;
     kept.clear();
     scratch.pointers.clear();
-    scratch.dots.resize(limit + 1);
+    scratch.dots.resize(std::max<size_t>(scratch.dots.size(), 4));
     scratch.shifted.resize(std::max(scratch.shifted.size(), bulk.bytes));
     size_t count = scratch.edges.size();
     for (size_t at = 0; at < count && kept.size() < limit; ++at) {
         const Edge& edge = scratch.edges[at];
-        if (at + 4 < count) {
-            const int8_t* next = bulk.code(scratch.edges[at + 4].slot);
-            for (size_t byte = 0; byte < bulk.bytes; byte += 64) __builtin_prefetch(next + byte);
-        }
+        if (at + 4 < count) bulk.fetch(scratch.edges[at + 4].slot);
         bulk.shift(edge.slot, scratch.shifted.data());
         bool hidden = false;
         for (size_t first = 0; first < kept.size() && !hidden; first += 4) {
@@ -487,12 +549,13 @@ inline void Graph::turn_links(Bulk& bulk, const std::vector<uint32_t>& members, 
 
 // Walk the standing graph from every member, on the 4-bit codes, for nearer nodes than the leaves had.
 inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                                   const volatile uint8_t* cancel) {
-    std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
+                                   std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) {
+    std::vector<std::unique_ptr<Scratch>> walkers = scratches(threads);
     parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
         if (cancel != nullptr && *cancel) return;
         if (at % CANCEL_HOPS == 0) advance(500, 850, at, members.size());
-        Scratch& own = *scratch[worker];
+        Scratch& own = *walkers[worker];
+        std::vector<Edge>& edges = scratch[worker].edges;
         uint32_t node = members[at], slot = bulk.nodes[node];
         Probe probe = space_.probe(rows_.at(slot), scale(slot), own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
@@ -507,20 +570,14 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
             if (pool.admits(list[held].distance)) pool.push(list[held].distance, other, 1);
         }
         beam(CodeMeasure{*this, own.code}, 0, pool, own, false, nullptr);
-        own.edges.clear();
-        std::vector<uint8_t> shifted(bulk.bytes);
-        bulk.shift(node, shifted.data());
+        edges.clear();
         for (size_t place = 0, count = pool.finish(); place < count; ++place) {
-            uint32_t other = bulk.local_of[pool.found(place).slot];
-            const int8_t* code = bulk.code(other);
-            int32_t dot;
-            codes_.kernels_of().byte_dots(shifted.data(), &code, 1, bulk.bytes, &dot);
-            own.edges.push_back({bulk.apart(node, other, dot), other});
+            edges.push_back({0.0f, bulk.local_of[pool.found(place).slot]});
         }
-        std::sort(own.edges.begin(), own.edges.end(), nearer);
-        offer(bulk, node, own.edges.data(), own.edges.size());
+        measure(bulk, node, scratch[worker]);
+        offer(bulk, node, edges.data(), edges.size());
     });
-    for (auto& one : scratch) give_back(std::move(one));
+    for (auto& one : walkers) give_back(std::move(one));
 }
 
 inline Graph::Layer Graph::layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,

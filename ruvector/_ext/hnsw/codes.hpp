@@ -32,12 +32,13 @@ struct CodeFactors {
     float add;    // estimate = query.add + add + mul * (levels . query)
     float mul;
     float error;  // times the length of the query: how far the estimate may be off
-    float unused;
 };
 
 // A query as the codes see it.
 struct CodeProbe {
-    std::vector<int8_t> levels;  // rotated, 8 bits: first half meets the low nibbles, second half the high ones
+    // Rotated, 8 bits: the first half meets the low nibbles, the second half the high ones. Zeros behind each half meet
+    // what kernels read of a record beyond its levels.
+    std::vector<int8_t> levels;
     std::vector<float> rotated;
     float scale = 0.0f;   // of one level
     float shift = 0.0f;   // 7.5 times the sum of the levels, scaled
@@ -47,10 +48,11 @@ struct CodeProbe {
 
 class Codes {
   public:
-    Codes(Metric metric, Element element, size_t dims, uint64_t seed)
+    // `step`: codes have a multiple of so many dimensions, and CODE_DIMS_STEP at least.
+    Codes(Metric metric, Element element, size_t dims, uint64_t seed, size_t step)
         : metric_(metric),
           dims_(dims),
-          padded_((dims + CODE_DIMS_STEP - 1) / CODE_DIMS_STEP * CODE_DIMS_STEP),
+          padded_(std::max((dims + step - 1) / step * step, CODE_DIMS_STEP)),
           usable_(element != Element::BIT && metric != Metric::L1 && dims >= CODE_DIMS_MIN),
           kernels_(kernels().codes) {
         if (!usable_) return;
@@ -69,7 +71,10 @@ class Codes {
     bool ready() const { return !center_.empty(); }
     size_t padded() const { return padded_; }
     size_t level_bytes() const { return padded_ / 2; }
-    size_t record_bytes() const { return level_bytes() + sizeof(CodeFactors); }
+    size_t read_bytes() const { return (level_bytes() + 31) / 32 * 32; }  // of a record, by nibble_dots
+    size_t record_bytes() const {
+        return (std::max(level_bytes() + sizeof(CodeFactors), read_bytes()) + 15) / 16 * 16;
+    }
     const std::vector<float>& center() const { return center_; }
     void set_center(std::vector<float> center) { center_ = std::move(center); }
     void forget() { center_.clear(); }
@@ -119,7 +124,7 @@ class Codes {
     // Write the record of a rotated row; false when it is too long or too short for a code that could tell anything.
     bool encode(const float* rotated, char* record) const {
         auto* levels = reinterpret_cast<uint8_t*>(record);
-        CodeFactors factors{std::numeric_limits<float>::max(), 0.0f, std::numeric_limits<float>::infinity(), 0.0f};
+        CodeFactors factors{std::numeric_limits<float>::max(), 0.0f, std::numeric_limits<float>::infinity()};
         Extent extent = kernels_->extent(rotated, padded_);
         bool usable = extent.square < CODE_SQUARE_MAX && (extent.square > CODE_SQUARE_MIN || extent.largest == 0.0f);
         if (!usable) {
@@ -136,6 +141,7 @@ class Codes {
                                 std::sqrt(fit.square * std::max(off, 0.0f) / float(padded_ - 1));
             }
         }
+        std::memset(record + level_bytes(), 0, record_bytes() - level_bytes());
         std::memcpy(record + level_bytes(), &factors, sizeof factors);
         return usable;
     }
@@ -143,7 +149,6 @@ class Codes {
 
     // False when the query is too long for the codes and must be compared with the rows themselves.
     bool prepare(const Probe& query, CodeProbe& out) const {
-        out.levels.resize(padded_);
         out.rotated.resize(padded_);
         const float* numbers = static_cast<const float*>(query.data);
         out.add = 0.0f;
@@ -169,7 +174,12 @@ class Codes {
         if (metric_ == Metric::COSINE) out.add = extent.square / 2.0f;
         out.scale = extent.largest / 127.0f;
         float inverse = extent.largest > 1e-30f ? 127.0f / extent.largest : 0.0f;
-        int32_t sum = kernels_->fit_bytes(out.rotated.data(), padded_, inverse, 127.0f, out.levels.data());
+        out.levels.assign(2 * read_bytes(), 0);
+        int32_t sum = 0;
+        for (size_t half = 0; half < 2; ++half) {
+            sum += kernels_->fit_bytes(out.rotated.data() + half * level_bytes(), level_bytes(), inverse, 127.0f,
+                                       out.levels.data() + half * read_bytes());
+        }
         out.shift = 7.5f * float(sum) * out.scale;
         return true;
     }

@@ -73,6 +73,7 @@ constexpr size_t DEAD_MIN = 256;        // deleted nodes before a repair is wort
 constexpr size_t DEAD_SHARE = 8;        // ... and one in so many of the live rows
 constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it is looked whether all are reached
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
+constexpr size_t ROW_DIMS_STEP = 8;     // so a code of up to 104 dimensions and its factors fill one cache line
 constexpr size_t CODE_SLACK = 2;        // added to a beam on codes, and a sixteenth of it: estimates err at its border
 constexpr float CODE_DOUBT = 0.25f;      // part of a distance that its estimate may be off before rows are asked instead
 constexpr size_t SORTED_WIDTH_MAX = 1024;
@@ -197,6 +198,9 @@ class Graph {
     bool beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
               const volatile uint8_t* cancel) const;
     size_t gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
+    // What a node fills of a pool. Equal rows count once: estimates must not decide which one of two such nodes fills a
+    // pool alone.
+    uint32_t weight_of(uint32_t slot, bool weighted) const { return weighted ? uint32_t(members_[slot] != 0) : 1u; }
     template <class Measure>
     uint32_t descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const;
     template <class Measure, class Pool>
@@ -260,15 +264,17 @@ class Graph {
     void link_bulk(unsigned threads, const volatile uint8_t* cancel);
     void code_nodes(Bulk& bulk, unsigned threads);
     void order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
+    void settle_nodes(Bulk& bulk);
+    void exchange(uint32_t left, uint32_t right);
     void gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
                            std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    void measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch) const;
     void offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
                          std::vector<BulkScratch>& scratch) const;
     void divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed, BulkScratch& scratch,
                 const volatile uint8_t* cancel) const;
     std::vector<std::vector<uint32_t>> split(const Bulk& bulk, const std::vector<uint32_t>& members, size_t depth,
-                                             uint64_t seed, unsigned threads,
-                                             std::vector<BulkScratch>& scratch) const;
+                                             uint64_t seed, unsigned threads, BulkScratch* scratch) const;
     void compare_leaf(Bulk& bulk, const uint32_t* members, size_t count, BulkScratch& scratch) const;
     static void offer(Bulk& bulk, uint32_t node, const Edge* edges, size_t count);
     void choose_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
@@ -277,7 +283,7 @@ class Graph {
     void turn_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
                     std::vector<BulkScratch>& scratch) const;
     void seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                         const volatile uint8_t* cancel);
+                         std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
     void advance(uint32_t from, uint32_t to, size_t done, size_t total) {
         uint32_t share = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
         uint32_t before = built_permille_.load();  // another worker may be further

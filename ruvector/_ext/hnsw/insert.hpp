@@ -137,7 +137,7 @@ inline void Graph::start_codes(const char* rows, size_t count, unsigned threads)
 inline std::vector<uint32_t> Graph::node_slots() const {
     std::vector<uint32_t> nodes;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (states_[slot] == LIVE || states_[slot] == DEAD) nodes.push_back(slot);
+        if (is_node(slot, 0)) nodes.push_back(slot);
     }
     return nodes;
 }

@@ -367,7 +367,7 @@ inline void Graph::figures(int64_t* out) {
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (states_[slot] == TWIN) ++out[4];
         if (states_[slot] == FREE) ++out[3];
-        if (!options_.linked || (states_[slot] != LIVE && states_[slot] != DEAD)) continue;
+        if (!options_.linked || !is_node(slot, 0)) continue;
         ++nodes;
         out[2] += members_[slot] == 0;
         out[8] += int64_t(levels_[slot]) * int64_t(uppers_.stride());

@@ -9,12 +9,12 @@ namespace ruvector {
 inline Graph::Graph(const Options& options)
     : options_(options),
       space_(Metric(options.metric), Element(options.element), options.dims),
-      codes_(Metric(options.metric), Element(options.element), options.dims, options.seed),
+      codes_(Metric(options.metric), Element(options.element), options.dims, options.seed, ROW_DIMS_STEP),
       base_links_(options.linked ? 2 * options.m : 0),
       level_scale_(options.linked ? 1.0 / std::log(double(options.m)) : 0.0),
       rows_((space_.row_bytes() + 15) / 16 * 16),
       links_(options.linked ? size_t(base_links_) * sizeof(uint32_t) : 1),
-      records_((codes_.record_bytes() + 15) / 16 * 16),
+      records_(codes_.record_bytes()),
       uppers_((size_t(options.m) + 1) * sizeof(uint32_t)) {
     // The first lines are fetched ahead; the hardware follows the rest of a row by itself.
     prefetch_bytes_ = std::min<size_t>(space_.row_bytes(), 512);
@@ -46,14 +46,14 @@ struct Graph::CodeMeasure {
         const Codes& codes = graph.codes_;
         const uint8_t** records = scratch.records.data();
         int32_t* dots = scratch.dots.data();
-        size_t bytes = codes.level_bytes();
+        size_t levels = codes.level_bytes(), read = codes.read_bytes();
         for (size_t at = 0; at < count; ++at) {
             records[at] = reinterpret_cast<const uint8_t*>(graph.records_.at(slots[at]));
         }
-        codes.kernels_of().nibble_dots(records, count, probe.levels.data(), probe.levels.data() + bytes, bytes,
+        codes.kernels_of().nibble_dots(records, count, probe.levels.data(), probe.levels.data() + read, read,
                                        codes.record_bytes(), dots);
         for (size_t at = 0; at < count; ++at) {
-            const auto* factors = reinterpret_cast<const CodeFactors*>(records[at] + bytes);
+            const auto* factors = reinterpret_cast<const CodeFactors*>(records[at] + levels);
             out[at] = Codes::estimate(probe, *factors, dots[at]);
         }
     }
@@ -112,8 +112,6 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
                  const volatile uint8_t* cancel) const {
     const uint32_t* around = scratch.around.data();
     float* apart = scratch.apart.data();
-    // Equal rows count once: estimates must not decide which one of two such nodes fills a pool alone.
-    auto weight = [&](uint32_t slot) { return weighted ? uint32_t(members_[slot] != 0) : 1u; };
     size_t hops = 0;
     for (uint32_t slot; pool.next(&slot);) {
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
@@ -128,7 +126,7 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
                 __builtin_prefetch(list);
                 __builtin_prefetch(list + 64);
             }
-            pool.push(apart[at], around[at], weight(around[at]));
+            pool.push(apart[at], around[at], weight_of(around[at], weighted));
         }
     }
     return true;
@@ -140,6 +138,7 @@ template <class Measure>
 uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const {
     uint32_t here = entry_;
     measure(&here, 1, best, scratch);
+    ++scratch.compared;
     for (uint32_t level = top_; level > stop; --level) {
         for (bool moved = true; moved;) {
             moved = false;
@@ -166,7 +165,6 @@ template <class Measure, class Pool>
 bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
                     const volatile uint8_t* cancel) const {
     bool weighted = odd_count_ != 0;
-    auto weight = [&](uint32_t slot) { return weighted ? uint32_t(members_[slot] != 0) : 1u; };
     scratch.visited.begin(slots_);
     pool.begin(ef);
     if (entry_ != EMPTY) {
@@ -174,7 +172,7 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         uint32_t start = descend(measure, 0, &best, scratch);
         if (start == EMPTY) return false;
         scratch.visited.mark(start);
-        pool.push(best, start, weight(start));
+        pool.push(best, start, weight_of(start, weighted));
         if (!beam(measure, 0, pool, scratch, weighted, cancel)) return false;
     }
     // The loose ones last: a pool full of them would not admit the node where the walk begins.
@@ -187,7 +185,8 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         scratch.compared += count;
         for (size_t at = 0; at < count; ++at) {
             if (!scratch.visited.mark(slots[at])) continue;  // while many are being linked, lists lead to loose nodes
-            if (pool.admits(scratch.apart[at])) pool.push(scratch.apart[at], slots[at], weight(slots[at]));
+            if (!pool.admits(scratch.apart[at])) continue;
+            pool.push(scratch.apart[at], slots[at], weight_of(slots[at], weighted));
         }
     }
     return true;

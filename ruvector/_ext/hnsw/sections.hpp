@@ -143,12 +143,12 @@ inline const char* Graph::rebuild(const Arrays& arrays) {
     for (uint32_t slot = slots_; slot-- > 0;) {
         if (states_[slot] != TWIN) continue;
         uint32_t head = arrays.twin_heads[slot];
-        if (head >= slots_ || (states_[head] != LIVE && states_[head] != DEAD)) return "a twin hangs on no node";
+        if (!is_node(head, 0)) return "a twin hangs on no node";
         twins_.hang(slot, head);
         if (members_[head] < MEMBERS_MAX) ++members_[head];
     }
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        if (!is_node(slot, 0)) continue;
         dead_count_ += members_[slot] == 0;
         odd_count_ += members_[slot] != 1;
     }
@@ -191,7 +191,7 @@ inline const char* Graph::derive_rest() {
 inline const char* Graph::check_links(uint32_t* at) const {
     *at = EMPTY;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        if (!is_node(slot, 0)) continue;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);
             for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {
@@ -209,7 +209,7 @@ inline const char* Graph::check_links(uint32_t* at) const {
 // A node without links that a list leads to is not loose: it could not be freed as loose nodes are.
 inline void Graph::tie_linked() {
     for (uint32_t slot = 0; slot < slots_ && !loose_.empty(); ++slot) {
-        if (states_[slot] != LIVE && states_[slot] != DEAD) continue;
+        if (!is_node(slot, 0)) continue;
         for (uint32_t level = 0; level <= levels_[slot]; ++level) {
             const uint32_t* list = links(slot, level);
             for (uint32_t place = 0; place < room(level) && list[place] != EMPTY; ++place) {

@@ -38,6 +38,15 @@ class Twins {
         uint32_t head = find(entry.head);
         if (--entries_[head].rows == 0) give_back(head);
     }
+    // Two nodes change slots, and take along what hangs on them.
+    void exchange(uint32_t left, uint32_t right) {
+        uint32_t of_left = find(left), of_right = find(right);
+        for (uint32_t at : {of_left, of_right}) {
+            if (at != EMPTY) table_.erase(at, [this](uint32_t other) { return hash(other); });
+        }
+        rename(of_left, right);
+        rename(of_right, left);
+    }
     uint32_t head(uint32_t twin) const { return entries_[find(twin)].head; }
     // How many hang on a node, the first of them and the one behind another; EMPTY when there is none.
     size_t count(uint32_t node) const {
@@ -80,6 +89,12 @@ class Twins {
         }
         table_.insert(at, [this](uint32_t other) { return hash(other); });
         return at;
+    }
+    void rename(uint32_t at, uint32_t slot) {
+        if (at == EMPTY) return;
+        entries_[at].slot = slot;
+        table_.insert(at, [this](uint32_t other) { return hash(other); });
+        for (uint32_t twin = entries_[at].next; twin != EMPTY; twin = entries_[twin].next) entries_[twin].head = slot;
     }
     void give_back(uint32_t at) {
         table_.erase(at, [this](uint32_t other) { return hash(other); });

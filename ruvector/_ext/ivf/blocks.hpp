@@ -113,7 +113,7 @@ class Blocks {
         out.record.resize(record_bytes());
         NibbleFit fit = kernels_->fit_nibbles(difference, padded_, out.record.data());
         float share = metric_ == Metric::L2 ? fit.square : metric_ == Metric::COSINE ? fit.square / 2.0f : 0.0f;
-        CodeFactors levels{share, 0.0f, 0.0f, 0.0f};
+        CodeFactors levels{share, 0.0f, 0.0f};
         if (fit.product > 0.0f) {
             levels.mul = -twice * fit.square / fit.product * fit.step;
             if (centred) levels.add -= levels.mul * level_product(out.record.data(), centroid);
@@ -128,7 +128,7 @@ class Blocks {
             out.nibbles[group] = uint8_t((four[0] > 0.0f) | (four[1] > 0.0f) << 1 | (four[2] > 0.0f) << 2 |
                                          (four[3] > 0.0f) << 3);
         }
-        out.bits = {share, 0.0f, 0.0f, 0.0f};
+        out.bits = {share, 0.0f, 0.0f};
         if (!(sizes > 0.0f)) return fit.square;
         out.bits.mul = -twice * fit.square / sizes;
         if (centred) out.bits.add -= out.bits.mul * product;

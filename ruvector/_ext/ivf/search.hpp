@@ -19,7 +19,7 @@ struct Lists::Query {
 inline Lists::Lists(const ListOptions& options)
     : options_(options),
       space_(Metric(options.metric), Element(options.element), options.dims),
-      codes_(Metric(options.metric), Element(options.element), options.dims, options.seed),
+      codes_(Metric(options.metric), Element(options.element), options.dims, options.seed, CODE_DIMS_STEP),
       prefetch_bytes_(std::min<size_t>(space_.row_bytes(), 512)),
       rows_((space_.row_bytes() + 15) / 16 * 16),
       blocks_(Metric(options.metric), codes_.padded()) {}

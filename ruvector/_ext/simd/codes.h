@@ -10,7 +10,7 @@
 
 namespace ruvector {
 
-constexpr size_t CODE_DIMS_STEP = 64;  // codes have a multiple of so many dimensions
+constexpr size_t CODE_DIMS_STEP = 64;  // what byte_dots and byte_tile compare is a multiple of so many dimensions
 
 // What a row becomes: `square` is its sum of squares, `step` the distance of two levels, `length` the sum of squares of
 // the decoded row and `product` its inner product with the row.
@@ -51,8 +51,9 @@ struct CodeKernels {
     void (*scan_block)(const uint8_t* block, const uint8_t* lut, size_t groups, uint16_t* out);
     // In place fast Walsh-Hadamard transform of `count` floats, a power of two of at least 16; not normalised.
     void (*hadamard)(float* values, size_t count);
-    Extent (*extent)(const float* values, size_t count);  // count % 16 == 0
-    // Write the nibbles of the best of a few scales: byte j holds dimension j low and dimension j + dims / 2 high.
+    Extent (*extent)(const float* values, size_t count);
+    // Write the nibbles of the best of a few scales: byte j holds dimension j low and dimension j + dims / 2 high;
+    // dims is even.
     NibbleFit (*fit_nibbles)(const float* row, size_t dims, uint8_t* code);
     // Write round(row * inverse) limited to [-limit, limit]; returns the sum of what was written.
     int32_t (*fit_bytes)(const float* row, size_t dims, float inverse, float limit, int8_t* code);

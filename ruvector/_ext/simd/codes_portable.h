@@ -47,18 +47,34 @@ CODE_TARGET float lane_sum(const float* lanes) {
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
+CODE_TARGET void extend(float value, float& square, float& largest) {
+    float size = std::fabs(value);
+    square += value * value;
+    largest = size > largest ? size : largest;
+}
+
 CODE_TARGET Extent extent(const float* values, size_t count) {
     float squares[LANES] = {}, largest[LANES] = {};
-    for (size_t start = 0; start < count; start += LANES) {
-        for (size_t lane = 0; lane < LANES; ++lane) {
-            float value = values[start + lane], size = std::fabs(value);
-            squares[lane] += value * value;
-            largest[lane] = size > largest[lane] ? size : largest[lane];
-        }
+    size_t whole = count / LANES * LANES;
+    for (size_t start = 0; start < whole; start += LANES) {
+        for (size_t lane = 0; lane < LANES; ++lane) extend(values[start + lane], squares[lane], largest[lane]);
     }
+    for (size_t lane = 0; lane < count - whole; ++lane) extend(values[whole + lane], squares[lane], largest[lane]);
     Extent out{0.0f, lane_sum(squares)};
     for (float size : largest) out.largest = size > out.largest ? size : out.largest;
     return out;
+}
+
+CODE_TARGET float level_of(float value, float inverse) {
+    float level = value * inverse + 8.0f;
+    level = level < 0.0f ? 0.0f : level;
+    return level > 15.0f ? 15.0f : level;
+}
+
+CODE_TARGET void weigh_level(float value, float inverse, float& product, float& length) {
+    float number = float(int32_t(level_of(value, inverse))) - 7.5f;
+    product += number * value;
+    length += number * number;
 }
 
 // Levels are -7.5, -6.5 ... 7.5 steps. The scale that keeps most of the direction wins: what counts is the cosine of
@@ -69,21 +85,19 @@ CODE_TARGET NibbleFit fit_nibbles(const float* row, size_t dims, uint8_t* code) 
     float spread = std::sqrt(square / float(dims));
     NibbleFit best{square, 0.0f, 0.0f, 0.0f};
     float best_cosine = -1.0f;
+    size_t whole = dims / LANES * LANES;
     for (float scale : SCALES) {
         float step = spread * scale;
         if (!(step > 0.0f)) break;
         float inverse = 1.0f / step;
         float products[LANES] = {}, lengths[LANES] = {};
-        for (size_t start = 0; start < dims; start += LANES) {
+        for (size_t start = 0; start < whole; start += LANES) {
             for (size_t lane = 0; lane < LANES; ++lane) {
-                float value = row[start + lane];
-                float level = value * inverse + 8.0f;
-                level = level < 0.0f ? 0.0f : level;
-                level = level > 15.0f ? 15.0f : level;
-                float number = float(int32_t(level)) - 7.5f;
-                products[lane] += number * value;
-                lengths[lane] += number * number;
+                weigh_level(row[start + lane], inverse, products[lane], lengths[lane]);
             }
+        }
+        for (size_t lane = 0; lane < dims - whole; ++lane) {
+            weigh_level(row[whole + lane], inverse, products[lane], lengths[lane]);
         }
         float product = lane_sum(products), length = lane_sum(lengths);
         float cosine = product / std::sqrt(length);
@@ -95,11 +109,7 @@ CODE_TARGET NibbleFit fit_nibbles(const float* row, size_t dims, uint8_t* code) 
     float inverse = best.step > 0.0f ? 1.0f / best.step : 0.0f;
     size_t half = dims / 2;
     for (size_t at = 0; at < half; ++at) {
-        float low = row[at] * inverse + 8.0f, high = row[at + half] * inverse + 8.0f;
-        low = low < 0.0f ? 0.0f : low;
-        low = low > 15.0f ? 15.0f : low;
-        high = high < 0.0f ? 0.0f : high;
-        high = high > 15.0f ? 15.0f : high;
+        float low = level_of(row[at], inverse), high = level_of(row[at + half], inverse);
         code[at] = uint8_t(int32_t(low) | int32_t(high) << 4);
     }
     return best;
