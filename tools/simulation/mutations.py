@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ruvector import limits
+from ruvector.clock import random_uuid
 from ruvector.errors import NotLive
 from ruvector.mirror import apply, verify, worker
 from ruvector.mirror.recent import RecentChanges
@@ -144,7 +145,7 @@ def old_index_under_the_new_checkpoint(_: Settings) -> Iterator[None]:
 
     def begin(self: MirrorWorker, index: Any) -> None:
         reader, ledger = self._parts()
-        self._checkpoint_id = worker.random_uuid()
+        self._checkpoint_id = random_uuid()
         with reader.at_snapshot() as (start, _):
             pass
         ledger.begin_copy(start, self._checkpoint_id)
