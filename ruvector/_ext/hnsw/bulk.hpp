@@ -88,6 +88,7 @@ inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) 
     bool many = loose_.size() >= BULK_ROWS_MIN && loose_.size() >= linked / 2;
     if (many && coded_ && told_.load() && space_.metric() != Metric::IP) {
         link_bulk(threads, cancel);
+        relink_undecided(threads, cancel);
     }
     while (!loose_.empty() && !(cancel != nullptr && *cancel)) {
         Block block;
