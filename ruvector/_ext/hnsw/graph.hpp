@@ -268,7 +268,12 @@ class Graph {
     void exchange(uint32_t left, uint32_t right);
     void gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
                            std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    template <class Apart>
+    void compare_four(const Bulk& bulk, const std::vector<uint32_t>& members, size_t four,
+                      const std::vector<uint32_t>& others, BulkScratch& scratch, Apart apart) const;
     void measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch) const;
+    void offer_long_rows(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
+                         std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) const;
     void offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
                          std::vector<BulkScratch>& scratch) const;
     void divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed, BulkScratch& scratch,
