@@ -12,6 +12,7 @@ from index_cases import clustered, flat_twin, hnsw, recall, vectors
 import ruvector
 from ruvector import kernels
 from ruvector._ext.distance import simd_levels
+from ruvector.values import Metric
 
 pytestmark = pytest.mark.skipif(not kernels.IS_COMPILED, reason="the numpy engine has no codes")
 
@@ -53,8 +54,8 @@ def test_instruction_sets_give_one_index(dims, tmp_path):
         assert np.isclose(first["distances"], other["distances"], rtol=1e-5)[swapped].all()
 
 
-def built(*, defer, threads, seed=42, rows=5000, dims=40):
-    index = hnsw(dims, threads=threads, seed=seed)
+def built(*, defer, threads, metric=Metric.L2, seed=42, rows=5000, dims=40):
+    index = hnsw(dims, metric=metric, threads=threads, seed=seed)
     values = vectors(rows, dims)
     if defer:
         for part in np.array_split(np.arange(rows), 3):
@@ -67,11 +68,11 @@ def built(*, defer, threads, seed=42, rows=5000, dims=40):
     return index
 
 
-@pytest.mark.parametrize("defer", [False, True])
-def test_build_of_all_at_once_does_not_depend_on_threads(defer):
-    alone = built(defer=defer, threads=1).sections()
+@pytest.mark.parametrize(("metric", "defer"), [(Metric.L2, False), (Metric.L2, True), (Metric.IP, True)])
+def test_build_of_all_at_once_does_not_depend_on_threads(metric, defer):
+    alone = built(metric=metric, defer=defer, threads=1).sections()
     for threads in (2, 5):
-        many = built(defer=defer, threads=threads).sections()
+        many = built(metric=metric, defer=defer, threads=threads).sections()
         assert alone.keys() == many.keys()
         for name, section in alone.items():
             assert section.tobytes() == many[name].tobytes(), name

@@ -5,6 +5,9 @@
 // RobustPrune (Subramanya et al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from every
 // node, for neighbours that no leaf held, and links again. (The plan is that of PiPNN, arXiv 2602.21247.) Everything
 // is decided by distances and slots, never by which thread came first, so a build can be repeated.
+//
+// By inner product the nodes are divided by nearness all the same, but compared and linked by their products. What is
+// nearest by product are mostly the longest rows, wherever they lie: every node is compared with these too.
 #ifndef RUVECTOR_HNSW_BULK_HPP
 #define RUVECTOR_HNSW_BULK_HPP
 
@@ -18,8 +21,11 @@ constexpr size_t LEAF_NEAREST = 12;      // candidates a node takes from one lea
 constexpr size_t CANDIDATES_MAX = 96;    // kept per node
 constexpr size_t INCOMING_MAX = 96;      // links back that are considered
 constexpr size_t REFINE_SHARE = 3;       // the beam of the second pass is this part of ef_construction ...
+constexpr size_t REFINE_SHARE_INNER = 2;  // ... by inner product a larger one: leaves hold less of what is near ...
 constexpr size_t REFINE_WIDTH_MIN = 32;  // ... and at least so wide
 constexpr size_t SPLIT_DEPTH_MAX = 8;
+constexpr size_t LONG_ROWS = 2048;       // by inner product: the longest, which all are compared with ...
+constexpr size_t LONG_NEAREST = 48;      // ... and how many of them a node takes as candidates
 constexpr size_t STRANGERS = 32;         // random candidates of a node on an upper level
 constexpr float BYTE_LIMIT = 63.0f;
 
@@ -37,6 +43,8 @@ struct Graph::Bulk {
     std::vector<uint32_t> degrees;
     std::vector<std::atomic<uint8_t>> locks;
     float half = 1.0f;                // cosine distances are half of squared ones
+    bool inner = false;               // compared by inner product:
+    std::vector<float> leans;         // x . y = (x - c) . (y - c) + lean of x + lean of y, c being the mean
 
     Bulk(size_t count, size_t width) : bytes(width), codes(width), locks(count) {}
     void take(Bulk& other) {
@@ -46,12 +54,21 @@ struct Graph::Bulk {
         squares.swap(other.squares);
         steps.swap(other.steps);
         sums.swap(other.sums);
+        leans.swap(other.leans);
     }
     const int8_t* code(uint32_t node) const { return reinterpret_cast<const int8_t*>(codes.at(node)); }
-    float apart(uint32_t left, uint32_t right, int32_t dot) const {  // dot: of left's shifted code and right's
-        float product = float(dot - 64 * sums[right]) * (steps[left] * steps[right]);
-        return half * (squares[left] + squares[right] - 2.0f * product);
+    // dot: of left's shifted code and right's
+    float product(uint32_t left, uint32_t right, int32_t dot) const {
+        return float(dot - 64 * sums[right]) * (steps[left] * steps[right]);
     }
+    float squared(uint32_t left, uint32_t right, int32_t dot) const {
+        return squares[left] + squares[right] - 2.0f * product(left, right, dot);
+    }
+    float apart(uint32_t left, uint32_t right, int32_t dot) const {  // the same, bit by bit, from either side
+        if (inner) return -(product(left, right, dot) + (leans[left] + leans[right]));
+        return half * squared(left, right, dot);
+    }
+    float length(uint32_t node) const { return squares[node] + 2.0f * leans[node]; }  // squared, of the row itself
     void fetch(uint32_t node) const {
         for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(codes.at(node) + byte);
     }
@@ -74,11 +91,28 @@ struct Graph::BulkScratch {
     std::vector<uint8_t> shifted;  // codes of a leaf moved to 1..127
     std::vector<int8_t> plain;     // the same unmoved, side by side
     std::vector<float> matrix;
-    std::vector<Edge> edges, kept;
+    std::vector<Edge> edges, kept, hidden;
     std::vector<const int8_t*> pointers;
     std::vector<int32_t> dots;
     std::vector<float> rotated;
 };
+
+// Sort the LIMIT nearest of some nodes, by their distances in a line, into `best`, which has room for one more; returns
+// how many they are.
+template <size_t LIMIT>
+size_t nearest_of(const float* line, const uint32_t* nodes, size_t count, Edge* best) {
+    size_t found = 0;
+    float reach = std::numeric_limits<float>::infinity();
+    for (size_t at = 0; at < count; ++at) {
+        if (!(line[at] < reach)) continue;
+        size_t place = found;
+        for (; place > 0 && best[place - 1].distance > line[at]; --place) best[place] = best[place - 1];
+        best[place] = {line[at], nodes[at]};
+        found = std::min(found + 1, LIMIT);
+        if (found == LIMIT) reach = best[LIMIT - 1].distance;
+    }
+    return found;
+}
 
 inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) {
     if (loose_.empty()) return;
@@ -86,8 +120,9 @@ inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) 
     size_t total = loose_.size();
     built_permille_ = 0;
     bool many = loose_.size() >= BULK_ROWS_MIN && loose_.size() >= linked / 2;
-    if (many && coded_ && told_.load() && space_.metric() != Metric::IP) {
+    if (many && coded_ && told_.load()) {
         link_bulk(threads, cancel);
+        if (space_.metric() != Metric::IP) relink_undecided(threads, cancel);
     }
     while (!loose_.empty() && !(cancel != nullptr && *cancel)) {
         Block block;
@@ -116,6 +151,7 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
     Bulk bulk(count, (codes_.padded() + CODE_DIMS_STEP - 1) / CODE_DIMS_STEP * CODE_DIMS_STEP);
     bulk.nodes = std::move(nodes);
     bulk.half = space_.metric() == Metric::COSINE ? 0.5f : 1.0f;
+    bulk.inner = space_.metric() == Metric::IP;
     std::vector<BulkScratch> scratch(std::max(1u, threads));
     code_nodes(bulk, threads);
     order_nodes(bulk, threads, scratch);
@@ -135,6 +171,7 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
             bulk.counts[node] = 0;
         }
         gather_candidates(bulk, members, level, threads, scratch, cancel);
+        if (bulk.inner) offer_long_rows(bulk, members, threads, scratch, cancel);
         if (level != 0) offer_strangers(bulk, members, level, threads, scratch);
         if (stopped()) return;
         built_permille_ = level == 0 ? 350 : 50;
@@ -167,12 +204,19 @@ inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
     bulk.squares.resize(count);
     bulk.steps.resize(count);
     bulk.sums.resize(count);
+    bulk.leans.resize(count);
+    double center_square = codes_.center_product(codes_.center().data());
     std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
     parallel_for(count, threads, [&](unsigned worker, size_t node) {
         uint32_t slot = bulk.nodes[node];
         std::vector<float>& rotated = scratch[worker]->code.rotated;
         rotated.resize(codes_.padded());
-        codes_.rotate_row(space_.probe(rows_.at(slot), scale(slot), scratch[worker]->probe.data()), rotated.data());
+        Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch[worker]->probe.data());
+        codes_.rotate_row(probe, rotated.data());
+        if (bulk.inner) {
+            double product = codes_.center_product(static_cast<const float*>(probe.data));
+            bulk.leans[node] = float(product - center_square / 2.0);
+        }
         rotated.resize(bulk.bytes, 0.0f);
         Extent extent = codes_.kernels_of().extent(rotated.data(), rotated.size());
         bool usable = extent.square < CODE_SQUARE_MAX && extent.largest > 1e-15f;
@@ -206,6 +250,7 @@ inline void Graph::order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScr
         ordered.squares.push_back(bulk.squares[before]);
         ordered.steps.push_back(bulk.steps[before]);
         ordered.sums.push_back(bulk.sums[before]);
+        ordered.leans.push_back(bulk.leans[before]);
         std::memcpy(ordered.codes.at(node), bulk.codes.at(before), bulk.bytes);
         ordered.local_of[bulk.nodes[before]] = node;
     }
@@ -276,6 +321,31 @@ inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& me
     });
 }
 
+// Offer every member its nearest among the longest rows.
+inline void Graph::offer_long_rows(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
+                                   std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) const {
+    std::vector<uint32_t> longest(members);
+    auto longer = [&](uint32_t left, uint32_t right) {
+        float left_length = bulk.length(left), right_length = bulk.length(right);
+        return left_length > right_length || (left_length == right_length && left < right);
+    };
+    size_t count = std::min(members.size(), LONG_ROWS);
+    std::nth_element(longest.begin(), longest.begin() + ptrdiff_t(count - 1), longest.end(), longer);
+    longest.resize(count);
+    std::sort(longest.begin(), longest.end());
+    parallel_for((members.size() + 3) / 4, threads, [&](unsigned worker, size_t four) {
+        if (cancel != nullptr && *cancel) return;
+        compare_four(bulk, members, four, longest, scratch[worker], [&](uint32_t left, uint32_t right, int32_t dot) {
+            return left == right ? std::numeric_limits<float>::infinity() : bulk.apart(left, right, dot);
+        });
+        for (size_t line = 0; line < 4 && four * 4 + line < members.size(); ++line) {
+            const float* row = scratch[worker].matrix.data() + line * (count + 3);
+            Edge best[LONG_NEAREST + 1];
+            offer(bulk, members[four * 4 + line], best, nearest_of<LONG_NEAREST>(row, longest.data(), count, best));
+        }
+    });
+}
+
 // Measure how far the nodes of scratch.edges are from a node, and sort them.
 inline void Graph::measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch) const {
     std::vector<Edge>& edges = scratch.edges;
@@ -334,6 +404,36 @@ inline void Graph::divide(Bulk& bulk, const std::vector<uint32_t>& members, size
     }
 }
 
+// Measure four members, the last one again where they end, against others: a line of scratch.matrix each, three
+// longer than there are others.
+template <class Apart>
+void Graph::compare_four(const Bulk& bulk, const std::vector<uint32_t>& members, size_t four,
+                         const std::vector<uint32_t>& others, BulkScratch& scratch, Apart apart) const {
+    size_t width = others.size() + 3;
+    scratch.shifted.resize(std::max(scratch.shifted.size(), 4 * bulk.bytes));
+    scratch.matrix.resize(std::max(scratch.matrix.size(), 4 * width));
+    const uint8_t* lefts[4];
+    uint32_t rows[4];
+    for (size_t line = 0; line < 4; ++line) {
+        rows[line] = members[std::min(four * 4 + line, members.size() - 1)];
+        lefts[line] = scratch.shifted.data() + line * bulk.bytes;
+        bulk.shift(rows[line], scratch.shifted.data() + line * bulk.bytes);
+    }
+    const int8_t* rights[4];
+    uint32_t columns[4];
+    int32_t dots[16];
+    for (size_t first = 0; first < others.size(); first += 4) {
+        for (size_t column = 0; column < 4; ++column) {
+            columns[column] = others[std::min(first + column, others.size() - 1)];
+            rights[column] = bulk.code(columns[column]);
+        }
+        codes_.kernels_of().byte_tile(lefts, rights, bulk.bytes, dots);
+        for (size_t at = 0; at < 16; ++at) {
+            scratch.matrix[(at / 4) * width + first + at % 4] = apart(rows[at / 4], columns[at % 4], dots[at]);
+        }
+    }
+}
+
 // Members by their nearest leaders: three of them at first, so that what one border parts another holds together.
 inline std::vector<std::vector<uint32_t>> Graph::split(const Bulk& bulk, const std::vector<uint32_t>& members,
                                                        size_t depth, uint64_t seed, unsigned threads,
@@ -346,32 +446,13 @@ inline std::vector<std::vector<uint32_t>> Graph::split(const Bulk& bulk, const s
         seed = mix64(seed + 0x9E3779B97F4A7C15ull);
         std::swap(order[at], order[at + seed % (count - at)]);
     }
-    std::vector<const int8_t*> leader_codes(leaders + 3);
-    for (size_t at = 0; at < leader_codes.size(); ++at) {
-        leader_codes[at] = bulk.code(order[std::min(at, leaders - 1)]);
-    }
+    order.resize(leaders);
     parallel_for((count + 3) / 4, threads, [&](unsigned worker, size_t four) {
-        std::vector<uint8_t>& shifted = scratch[worker].shifted;
-        std::vector<float>& apart = scratch[worker].matrix;
-        shifted.resize(std::max(shifted.size(), 4 * bulk.bytes));
-        apart.resize(std::max(apart.size(), 4 * (leaders + 3)));
-        const uint8_t* lefts[4];
-        uint32_t rows[4];
-        for (size_t line = 0; line < 4; ++line) {
-            rows[line] = members[std::min(four * 4 + line, count - 1)];
-            lefts[line] = shifted.data() + line * bulk.bytes;
-            bulk.shift(rows[line], shifted.data() + line * bulk.bytes);
-        }
-        int32_t dots[16];
-        for (size_t first = 0; first < leaders; first += 4) {
-            codes_.kernels_of().byte_tile(lefts, leader_codes.data() + first, bulk.bytes, dots);
-            for (size_t at = 0; at < 16; ++at) {
-                uint32_t leader = order[std::min(first + at % 4, leaders - 1)];
-                apart[(at / 4) * (leaders + 3) + first + at % 4] = bulk.apart(rows[at / 4], leader, dots[at]);
-            }
-        }
+        compare_four(bulk, members, four, order, scratch[worker], [&](uint32_t left, uint32_t right, int32_t dot) {
+            return bulk.squared(left, right, dot);
+        });
         for (size_t line = 0; line < 4 && four * 4 + line < count; ++line) {
-            float* row = apart.data() + line * (leaders + 3);
+            float* row = scratch[worker].matrix.data() + line * (leaders + 3);
             for (size_t choice = 0; choice < fan; ++choice) {
                 size_t best = size_t(std::min_element(row, row + leaders) - row);
                 nearest[(four * 4 + line) * fan + choice] = uint32_t(best);
@@ -435,18 +516,7 @@ inline void Graph::compare_leaf(Bulk& bulk, const uint32_t* members, size_t coun
     }
     for (size_t row = 0; row < count; ++row) {
         Edge best[LEAF_NEAREST + 1];
-        size_t found = 0;
-        float reach = std::numeric_limits<float>::infinity();
-        const float* line = matrix + row * padded;
-        for (size_t column = 0; column < count; ++column) {
-            if (!(line[column] < reach)) continue;
-            size_t place = found;
-            for (; place > 0 && best[place - 1].distance > line[column]; --place) best[place] = best[place - 1];
-            best[place] = {line[column], members[column]};
-            found = std::min(found + 1, LEAF_NEAREST);
-            if (found == LEAF_NEAREST) reach = best[LEAF_NEAREST - 1].distance;
-        }
-        offer(bulk, members[row], best, found);
+        offer(bulk, members[row], best, nearest_of<LEAF_NEAREST>(matrix + row * padded, members, count, best));
     }
 }
 
@@ -483,6 +553,7 @@ inline void Graph::choose_links(Bulk& bulk, const std::vector<uint32_t>& members
 inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& scratch) const {
     std::vector<Edge>& kept = scratch.kept;
     kept.clear();
+    scratch.hidden.clear();
     scratch.pointers.clear();
     scratch.dots.resize(std::max<size_t>(scratch.dots.size(), 4));
     scratch.shifted.resize(std::max(scratch.shifted.size(), bulk.bytes));
@@ -497,14 +568,21 @@ inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& s
             codes_.kernels_of().byte_dots(scratch.shifted.data(), scratch.pointers.data() + first, part, bulk.bytes,
                                           scratch.dots.data());
             for (size_t other = 0; other < part && !hidden; ++other) {
-                hidden = PRUNE_ALPHA * bulk.apart(edge.slot, kept[first + other].slot, scratch.dots[other]) <
-                         edge.distance;
+                hidden = hides(bulk.apart(edge.slot, kept[first + other].slot, scratch.dots[other]), edge.distance);
             }
         }
-        if (hidden) continue;
+        if (hidden) {
+            scratch.hidden.push_back(edge);
+            continue;
+        }
         kept.push_back(edge);
         scratch.pointers.push_back(bulk.code(edge.slot));
     }
+    // As in diversify: by inner product a long row hides all others.
+    for (size_t at = 0; bulk.inner && at < scratch.hidden.size() && kept.size() < limit / 2; ++at) {
+        kept.push_back(scratch.hidden[at]);
+    }
+    if (bulk.inner) std::sort(kept.begin(), kept.end(), nearer);
     std::copy(kept.begin(), kept.end(), bulk.links.begin() + ptrdiff_t(size_t(node) * limit));
     bulk.degrees[node] = uint32_t(kept.size());
 }
@@ -550,6 +628,7 @@ inline void Graph::turn_links(Bulk& bulk, const std::vector<uint32_t>& members, 
 inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
                                    std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) {
     std::vector<std::unique_ptr<Scratch>> walkers = scratches(threads);
+    size_t share = bulk.inner ? REFINE_SHARE_INNER : REFINE_SHARE;
     parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
         if (cancel != nullptr && *cancel) return;
         if (at % CANCEL_HOPS == 0) advance(500, 850, at, members.size());
@@ -559,7 +638,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         Probe probe = space_.probe(rows_.at(slot), scale(slot), own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
-        pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / REFINE_SHARE));
+        pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / share));
         own.visited.begin(slots_);
         own.visited.mark(slot);
         const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;

@@ -113,6 +113,12 @@ class Codes {
         return out;
     }
 
+    double center_product(const float* numbers) const {
+        double product = 0.0;
+        for (size_t dim = 0; dim < dims_; ++dim) product += double(numbers[dim]) * double(center_[dim]);
+        return product;
+    }
+
     // Centre and rotate numbers [dims] into out [padded].
     void rotate_row(const Probe& row, float* out) const {
         const float* numbers = static_cast<const float*>(row.data);
@@ -153,9 +159,7 @@ class Codes {
         const float* numbers = static_cast<const float*>(query.data);
         out.add = 0.0f;
         if (metric_ == Metric::IP) {
-            double product = 0.0;
-            for (size_t dim = 0; dim < dims_; ++dim) product += double(numbers[dim]) * double(center_[dim]);
-            out.add = -float(product);
+            out.add = -float(center_product(numbers));
             std::copy_n(numbers, dims_, out.rotated.begin());
             std::fill(out.rotated.begin() + ptrdiff_t(dims_), out.rotated.end(), 0.0f);
             rotate(out.rotated.data());
