@@ -1,9 +1,11 @@
 # make test    build, install into .venv and run all tests against the installed build; ARGS="-k store" narrows it
+# make test-faults SECONDS=600    the tests that kill and damage, the torture test for so long, and the simulator
 # make demo    start an embedded PostgreSQL with example data and a sidecar
 # make lint    style and types
 # make clean   remove everything that was generated
 PYTHON ?= python3
 ARGS ?=
+SECONDS ?= 120
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -12,11 +14,15 @@ GENERATED := $(patsubst %.pyx,%.cpp,$(wildcard ruvector/_ext/*.pyx))
 SOURCES := pyproject.toml setup.py README.md $(filter-out $(GENERATED), $(shell \
 	find ruvector sql migrations -type f ! -name '*.so' ! -name '*.pyc' ! -name '*.html' ! -name '.*'))
 
-.PHONY: test demo lint clean
+.PHONY: test test-faults demo lint clean
 
 # Safe path: without it the checkout in the current folder would hide the installed package.
 test: $(BUILT)
 	RUVECTOR_TEST_INSTALLED=1 PYTHONSAFEPATH=1 $(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(BUILT)
+	PYTHONSAFEPATH=1 $(BIN)/python tools/simulate.py --seconds $(SECONDS)
+	RUVECTOR_TORTURE_SECONDS=$(SECONDS) RUVECTOR_TEST_INSTALLED=1 PYTHONSAFEPATH=1 $(BIN)/python -m pytest -m fault -rP $(ARGS)
 
 demo: $(BUILT)
 	$(BIN)/ruvector demo

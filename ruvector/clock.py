@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from typing import Protocol
@@ -19,6 +20,10 @@ class Clock(Protocol):
         """Wait."""
         ...
 
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, at most so long; tell whether it is."""
+        ...
+
 
 class SystemClock:
     """The real clock."""
@@ -31,10 +36,19 @@ class SystemClock:
         """Wait this many seconds."""
         time.sleep(seconds)
 
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, at most so long; tell whether it is."""
+        return event.wait(seconds)
+
 
 def random_token() -> str:
     """Return 128 random bits from the operating system as 32 hex digits."""
     return os.urandom(16).hex()
+
+
+def random_share() -> float:
+    """Return a random number from 0 up to 1, without 1."""
+    return int.from_bytes(os.urandom(4)) / 2**32
 
 
 def random_uuid() -> str:

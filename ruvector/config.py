@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     copy_save_seconds: float = Field(
         limits.COPY_SAVE_SECONDS, gt=0, description="seconds of a first copy that a kill may cost"
     )
+    scrub_seconds: float = Field(
+        limits.SCRUB_CYCLE_SECONDS, gt=0, description="seconds in which every row is compared with the table once"
+    )
     hnsw_m: int = Field(16, ge=limits.M_MIN, le=limits.M_MAX, description="links per node of newly attached columns")
     hnsw_ef_construction: int = Field(
         200, ge=4, le=limits.EF_CONSTRUCTION_MAX, description="candidates per insertion of newly attached columns"

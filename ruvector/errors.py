@@ -152,6 +152,13 @@ class NotLive(RuvectorError):
     hint = "See SELECT * FROM ruvector_consistency_status()."
 
 
+class Flood(RuvectorError):
+    """So much changed that reading the table again is cheaper than applying it."""
+
+    sqlstate = "54000"
+    hint = "Wait: the mirror is rebuilt from its table."
+
+
 class SidecarUnreachable(RuvectorError):
     """No sidecar answers at the registered address."""
 

@@ -33,10 +33,20 @@ CHECKPOINT_SECONDS = 60.0  # seconds after which pending changes are written to 
 CHECKPOINT_SHARE_MAX = 0.1  # part of the time that may go into writing generations
 COPY_SAVE_SECONDS = 10.0  # work that a kill during the first copy may cost
 STATUS_SECONDS = 1.0  # pause between two status rows of a mirror that changes
+LEASE_SECONDS = 6.0  # a sidecar that was not heard of for so long loses the right to answer to one that stands by
 PULSE_SECONDS = 1.0  # pause between two signs of life; the database refuses to ask after 4 s of silence
 HEARTBEAT_SECONDS = 30.0  # the same for one that does not
 DRIFT_CHECK_SECONDS = 0.5  # pause between two looks at the definition of the table
 VERIFY_DIFFERENCES_SHOWN = 20  # keys of each kind that verify names; it counts all
+VERIFY_SLICE_ROWS = 8_192  # rows compared in one snapshot: the mirror applies nothing meanwhile, for about 50 ms
+VERIFY_SLICE_BYTES = 16 * MEBIBYTE  # wide vectors get fewer rows per slice
+VERIFY_BUCKET_ROWS = 64  # rows under one sum; a bucket that differs is read row by row
+SCRUB_CYCLE_SECONDS = 600.0  # in this time the verification that always runs meets every row of a table, or in longer
+SCRUB_SHARE_MAX = 0.01  # part of the time that it may take
+RECONCILE_DIFFERENCES_MAX = 1_000  # rows that a comparison repairs whatever their share
+RECONCILE_SHARE_MAX = 0.2  # of more rows that differ a new copy is cheaper: linked at once a row costs a fifth
+EVENTS_KEPT = 1_000  # of each mirror; the oldest are forgotten
+ALARM_SECONDS = 86_400  # doctor speaks of differences that were found and repaired for a day
 TRIM_ROWS = 20_000  # changelog rows deleted in one statement
 
 POLL_SECONDS_MIN = 0.01  # pause between reads of the changelog under load
@@ -71,6 +81,8 @@ SEND_SECONDS_MAX = 30.0  # a client that does not read its answer for so long is
 SLOW_REQUEST_SECONDS = 1.0  # requests that took longer are logged
 CLOSE_SECONDS_MAX = 5.0  # time sessions get to end when the endpoint closes
 
+REGISTERED_SECONDS = 30.0  # how long an application believes that a collection is attached, or is not
+ORDER_WRAPPERS_MAX = 8  # of an element of ORDER BY: label, reference to it, ASC, parentheses
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
 FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
 FILTER_VALUES_MAX = 10_000  # values of one IN list
@@ -89,7 +101,8 @@ ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by
 ATTACH_PAUSE_SECONDS = 0.5  # that pause
 VERIFY_SAMPLE_ROWS = 1_000  # rows that verify compares when nothing else is asked
 OLD_TRANSACTION_SECONDS = 3_600  # an open transaction this old is worth a word of doctor
-CHANGELOG_BYTES_WARN = 4 * 1024 * MEBIBYTE  # so is a changelog that nobody empties
+CHANGELOG_BYTES_MAX = 4 * 1024 * MEBIBYTE  # of one mirror; above, checkpoints of sidecars that do not run are dropped
+FLOOD_SHARE = 0.5  # of its rows changed at once: a mirror that reads all again is sooner done than one that follows
 DEMO_SECONDS_MAX = 240.0  # one wait of the demonstration; its whole run takes less on two cores
 DEMO_STOP_SECONDS_MAX = 30.0  # its sidecar ends well before
 PROGRESS_LOG_SECONDS = 2.0  # between two lines of the log about a first copy
@@ -107,6 +120,7 @@ MANIFEST_BYTES_MAX = 16 * MEBIBYTE  # read whole into memory; positions and opti
 GENERATIONS_MAX = 1_000  # folders looked at in one store; two are kept
 
 ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d vectors must fit 16 MiB")
+ensure(DIRTY_KEYS_MAX <= RECENT_CHANGES_MAX, "what a search overlays must fit the memory of recent changes")
 ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")

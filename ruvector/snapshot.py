@@ -20,7 +20,7 @@ class Snapshot:
         """Read the text form ``xmin:xmax:xip,xip``; InvalidParameter when it is not one."""
         try:
             xmin, xmax, xip = text.split(":")
-            parsed = cls(int(xmin), int(xmax), frozenset(int(xid) for xid in xip.split(",") if xid))
+            parsed = cls(int(xmin), int(xmax), frozenset(map(int, filter(None, xip.split(",")))))
         except ValueError:
             raise InvalidParameter(f"{text!r} is not a pg_snapshot", hint="Send pg_current_snapshot()::text.") from None
         if parsed.xmin > parsed.xmax:

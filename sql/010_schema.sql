@@ -29,6 +29,30 @@ as $$
 select quote_ident(n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector'
 $$;
 
+-- A table and, when it is partitioned, all its partitions.
+create or replace function ruvector.tree_of(mirrored oid) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select mirrored union select t.relid::oid from pg_partition_tree(mirrored::regclass) t $$;
+
+-- Attribute numbers of columns, in the order of the names; NULL for a name that the table does not have.
+create or replace function ruvector.column_numbers(mirrored oid, names text[]) returns int[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select array_agg(a.attnum::int order by z.n)
+from unnest(names) with ordinality z (name, n)
+left join pg_attribute a on a.attrelid = mirrored and a.attname = z.name and a.attnum > 0 and not a.attisdropped
+$$;
+
+-- Whether a unique index that is checked at once stands on these columns, or on some of them.
+create or replace function ruvector.is_key(mirrored oid, key_numbers int[]) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select exists (
+  select from pg_index x
+  where x.indrelid = mirrored and x.indisunique and x.indimmediate and x.indisvalid and x.indpred is null
+    and x.indexprs is null and (string_to_array(x.indkey::text, ' ')::int[])[1:x.indnkeyatts] <@ key_numbers)
+$$;
+
 -- Everything about a table and its mirrored columns that must not change unnoticed; other columns may come and go, and
 -- so may the triggers of another mirror of the table. Row-level security is asked for at every search.
 create or replace function ruvector.fingerprint(mirrored oid, mirrored_columns text[], mirror int) returns text
@@ -43,11 +67,16 @@ select md5(string_agg(x, ';' order by x)) from (
   union all
   select format('t%s:%s:%s:%s:%s', oid, tgname, tgenabled, xmin, tgfoid)
   from pg_trigger
-  where tgrelid = mirrored and not tgisinternal and tgname ~ format('^00_ruvector_(rows|update|truncate)_%s$', mirror)
+  where tgrelid in (select ruvector.tree_of(mirrored)) and tgname ~ format('^00_ruvector_(rows|update|truncate)_%s$', mirror)
   union all
-  select format('i%s:%s', inhrelid, inhdetachpending) from pg_inherits where inhparent = mirrored
+  -- A partition that was emptied or filled by itself has other files.
+  select format('i%s:%s:%s', inhrelid, inhdetachpending, pg_relation_filenode(inhrelid))
+  from pg_inherits where inhrelid in (select ruvector.tree_of(mirrored)) and inhrelid <> mirrored
   union all
-  select format('p%s:%s:%s:%s:%s', p.oid, md5(prosrc), p.proowner, array_to_string(proconfig, ','), prosecdef)
+  select 'k' || ruvector.is_key(mirrored, (select array_agg(attnum::int) from pg_attribute
+    where attrelid = mirrored and attname = any (mirrored_columns)))
+  union all
+  select format('p%s:%s:%s', p.oid, p.xmin, p.proowner)
   from pg_proc p join pg_trigger t on t.tgfoid = p.oid
   where t.tgrelid = mirrored and not tgisinternal and tgname ~ format('^00_ruvector_(rows|update|truncate)_%s$', mirror)
 ) z

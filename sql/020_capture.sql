@@ -88,35 +88,21 @@ select string_agg(format(pattern, z.c, z.t, z.n), ', ' order by z.n)
 from unnest(names, coalesce(types, names)) with ordinality z (c, t, n)
 $$;
 
--- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
-create or replace function ruvector.create_capture(mirror int) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+-- (Re)create the function that the triggers of one mirror call: it names the columns of the key.
+create or replace function ruvector.create_capture_function(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
 as $capture$
 declare
   c ruvector.collection;
-  target text;
   new_key text;
   old_key text;
   log_columns text;
-  trigger_name text;
   body text;
 begin
   select * into strict c from ruvector.collection where id = mirror;
-  target := format('%I.%I', c.table_schema, c.table_name);
   new_key := ruvector.each('new.%1$I', c.key_columns);
   old_key := ruvector.each('old.%1$I', c.key_columns);
   log_columns := ruvector.each('key_%3$s', c.key_columns);
-  execute format('create table if not exists ruvector.changelog_%s (
-      xid xid8 not null default pg_current_xact_id(), truncated boolean not null default false, %s)',
-      mirror, ruvector.each('key_%3$s %2$s', c.key_columns, c.key_types));
-  execute format('create index if not exists changelog_%1$s_xid on ruvector.changelog_%1$s (xid)', mirror);
-  -- Without a replica identity a FOR ALL TABLES publication would make the trim fail.
-  execute format('alter table ruvector.changelog_%s replica identity full', mirror);
-  execute format('alter table ruvector.changelog_%s set (autovacuum_vacuum_scale_factor = 0,
-      autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_insert_scale_factor = 0,
-      autovacuum_vacuum_insert_threshold = 100000)', mirror);
-  execute format('revoke all on ruvector.changelog_%s from public', mirror);
-  execute format('grant select, delete on ruvector.changelog_%s to ruvector_sidecar', mirror);
   -- Keys only, nothing that can wait or fail: the user's write must never notice.
   body := format($body$
 begin
@@ -137,12 +123,37 @@ end $body$, mirror, log_columns, new_key, old_key);
   execute format('create or replace function ruvector.capture_%s() returns trigger
       language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', mirror, body);
   execute format('revoke all on function ruvector.capture_%s() from public', mirror);
+end $capture$;
+
+-- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
+create or replace function ruvector.create_capture(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $capture$
+declare
+  c ruvector.collection;
+  target text;
+  trigger_name text;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
+  target := format('%I.%I', c.table_schema, c.table_name);
+  execute format('create table if not exists ruvector.changelog_%s (
+      xid xid8 not null default pg_current_xact_id(), truncated boolean not null default false, %s)',
+      mirror, ruvector.each('key_%3$s %2$s', c.key_columns, c.key_types));
+  execute format('create index if not exists changelog_%1$s_xid on ruvector.changelog_%1$s (xid)', mirror);
+  -- Without a replica identity a FOR ALL TABLES publication would make the trim fail.
+  execute format('alter table ruvector.changelog_%s replica identity full', mirror);
+  execute format('alter table ruvector.changelog_%s set (autovacuum_vacuum_scale_factor = 0,
+      autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_insert_scale_factor = 0,
+      autovacuum_vacuum_insert_threshold = 100000)', mirror);
+  execute format('revoke all on ruvector.changelog_%s from public', mirror);
+  execute format('grant select, delete on ruvector.changelog_%s to ruvector_sidecar', mirror);
+  perform ruvector.create_capture_function(mirror);
   execute format('create or replace trigger "00_ruvector_rows_%1$s" after insert or delete on %2$s
       for each row execute function ruvector.capture_%1$s()', mirror, target);
   -- record_image_ne over rows, not IS DISTINCT FROM: the latter makes dumps that cannot be restored for vectors.
   execute format('create or replace trigger "00_ruvector_update_%1$s" after update on %2$s for each row
       when (record_image_ne(row(%3$s, old.%5$I), row(%4$s, new.%5$I)))
-      execute function ruvector.capture_%1$s()', mirror, target, old_key, new_key, c.column_name);
+      execute function ruvector.capture_%1$s()', mirror, target, ruvector.each('old.%1$I', c.key_columns), ruvector.each('new.%1$I', c.key_columns), c.column_name);
   execute format('create or replace trigger "00_ruvector_truncate_%1$s" after truncate on %2$s
       for each statement execute function ruvector.capture_%1$s()', mirror, target);
   foreach trigger_name in array array['rows', 'update', 'truncate'] loop
@@ -161,7 +172,7 @@ declare
   target record;
   leftover record;
 begin
-  select * into strict c from ruvector.collection where id = mirror;
+  select * into strict c from ruvector.collection where id = mirror for update;   -- first, as ruvector.follow does
   -- By their function, not by the table: its OID is another one in a restored dump.
   for leftover in
     select t.tgname, t.tgrelid::regclass as target from pg_trigger t
@@ -179,6 +190,7 @@ begin
   end loop;
   execute format('drop table if exists ruvector.changelog_%s', mirror);
   delete from ruvector.live where mirror_id = mirror;
+  delete from ruvector.copying where mirror_id = mirror;
   delete from ruvector.collection where id = mirror;
   -- The sidecar keeps its rights as long as another mirror needs them.
   for target in
@@ -269,6 +281,36 @@ begin
   return (given #>> '{}')::numeric::int;
 end $$;
 
+-- Refuse names that are no columns of a table, or of a type that filters do not know.
+create or replace function ruvector.check_filter_columns(filtered regclass, names text[]) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unfit text;
+begin
+  select string_agg(quote_ident(f.name), ', ') into unfit
+  from unnest(names) f (name)
+  where not exists (select from pg_attribute a where a.attrelid = filtered and a.attname = f.name
+                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
+  if unfit is not null then
+    raise exception 'column % of % does not exist or cannot be filtered', unfit,
+      (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+       where c.oid = filtered)
+      using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
+  end if;
+end $$;
+
+-- Change the columns that filters of a collection may use; the index does not hold them, so nothing is copied again.
+create or replace function ruvector.set_filter_columns(name text, names text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c constant ruvector.collection := ruvector.collection_of(name);
+begin
+  perform ruvector.check_filter_columns(to_regclass(format('%I.%I', c.table_schema, c.table_name)), names);
+  update ruvector.collection set filter_columns = array(select distinct n from unnest(names) n order by 1) where id = c.id;
+end $$;
+
 -- Register one vector column: row, changelog, triggers, search functions. The sidecar finds it and copies it.
 create or replace function ruvector.register(
   name text, table_schema text, table_name text, column_name text, dimensions int, distance_metric text, options jsonb)
@@ -339,15 +381,7 @@ begin
       using errcode = '22023', hint = 'bit columns take hamming or jaccard, all others l2, ip, cosine or l1.';
   end if;
   select * into key from ruvector.key_columns_of(found_column.table_oid);
-  select string_agg(quote_ident(f.name), ', ') into unfit
-  from unnest(filter_columns) f (name)
-  where not exists (select from pg_attribute a where a.attrelid = found_column.table_oid and a.attname = f.name
-                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
-  if unfit is not null then
-    raise exception 'column % of %.% does not exist or cannot be filtered', unfit, quote_ident(table_schema),
-      quote_ident(table_name)
-      using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
-  end if;
+  perform ruvector.check_filter_columns(found_column.table_oid, filter_columns);
   if exists (select from ruvector.collection c where c.name = name) then
     raise exception 'collection "%" exists already', name using errcode = '42710',
       hint = 'Choose another name, or detach it first: ruvector detach ' || quote_ident(name);
@@ -361,10 +395,12 @@ begin
                 where c.table_oid = found_column.table_oid and c.column_name = column_name),
       hint = 'Detach it first to attach it with other options.';
   end if;
-  insert into ruvector.collection (name, table_oid, table_schema, table_name, column_name, key_columns, key_types,
-    vector_type, dims, metric, index_kind, m, ef_construction, ef_search, filter_columns, fingerprint)
-  values (name, found_column.table_oid, table_schema, table_name, column_name, key.key_columns, key.key_types,
-    found_column.vector_type, dimensions, distance_metric, kind,
+  insert into ruvector.collection (name, table_oid, table_schema, table_name, column_name, column_number, key_columns,
+    key_numbers, key_types, vector_type, dims, metric, index_kind, m, ef_construction, ef_search, filter_columns, fingerprint)
+  values (name, found_column.table_oid, table_schema, table_name, column_name,
+    (ruvector.column_numbers(found_column.table_oid, array[column_name]))[1], key.key_columns,
+    ruvector.column_numbers(found_column.table_oid, key.key_columns), key.key_types, found_column.vector_type, dimensions,
+    distance_metric, kind,
     ruvector.option_int(options, 'm', 2, 128, 16), ruvector.option_int(options, 'ef_construction', 4, 2000, 200),
     ruvector.option_int(options, 'ef_search', 1, 20000, 100), filter_columns, '')
   returning id into mirror;

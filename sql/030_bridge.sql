@@ -1,5 +1,55 @@
 -- How the database asks the sidecar: the only SQL that knows the transport (dblink).
 
+-- Whether the session has a connection to the sidecar that answers in this epoch; one to a sidecar that lost the lease
+-- is of no use, and might hang.
+create or replace function ruvector.is_linked(epoch bigint) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
+                and current_setting('ruvector.linked_epoch', true) = epoch::text, false)
+$$;
+revoke all on function ruvector.is_linked(bigint) from public;
+
+-- Open the session's connection to the sidecar, or open it anew: one from before a restart of the sidecar is stale.
+create or replace function ruvector.link() returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  gate ruvector.gate;
+begin
+  if 'ruvector_link' = any (@dblink@.dblink_get_connections()) then
+    perform @dblink@.dblink_disconnect('ruvector_link');
+  end if;
+  select g.* into gate from ruvector.gate g;
+  if gate.host is null then
+    raise exception 'no sidecar has registered with this database' using errcode = '08001',
+      hint = 'Start it with: ruvector run';
+  end if;
+  begin
+    -- Bound to the channel the login proves both sides to each other, without any authority for certificates.
+    perform @dblink@.dblink_connect('ruvector_link', format(
+      'host=%s port=%s user=%s password=%s dbname=ruvector connect_timeout=2 application_name=ruvector_bridge '
+      'gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000 %s',
+      gate.host, gate.port, gate.login, gate.password,
+      case when gate.is_encrypted then 'sslmode=require channel_binding=require' else 'sslmode=prefer' end));
+    perform set_config('ruvector.linked_epoch', (select max(p.epoch)::text from ruvector.pulse p), false);
+  exception when sqlstate '08001' then
+    raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
+      detail = sqlerrm, hint = 'Start it with: ruvector run';
+  end;
+end $$;
+revoke all on function ruvector.link() from public;
+
+-- Why the sidecar is not even asked, NULL when it is: dblink cannot be cancelled while it waits for one that hangs.
+create or replace function ruvector.silence_problem(silence interval) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select case when silence is null then 'no sidecar is running'
+  when silence > interval '4 s' then format('the sidecar has been silent for %s s', round(extract(epoch from silence)))
+  when coalesce(ruvector.setting('retry_after')::float8 > extract(epoch from clock_timestamp()), false)
+    then 'the sidecar did not answer a moment ago' end
+$$;
+
 -- One request, one answer. Opens the session's connection when needed and reopens it once when the sidecar was restarted.
 create or replace function ruvector.ask(request text)
 returns table (kind text, key text, distance double precision)
@@ -7,61 +57,42 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  attempt int := 0;
-  gate ruvector.gate;
-  open_links text[];
-  silence constant interval := clock_timestamp() - (select max(p.beat_at) from ruvector.pulse p);
+  is_fresh boolean := false;
+  pulse record;
+  problem text;
 begin
-  if silence is null then
-    raise exception 'no sidecar is running' using errcode = '08001', hint = 'Start it with: ruvector run';
-  elsif silence > interval '4 s' then
-    raise exception 'the sidecar has been silent for % s', round(extract(epoch from silence)) using errcode = '08001',
-      hint = 'It was stopped, is overloaded, or has lost the database; see its log.';
-  end if;
-  if ruvector.setting('retry_after')::float8 > extract(epoch from clock_timestamp()) then
-    raise exception 'the sidecar did not answer a moment ago' using errcode = '08001', hint = 'Start it with: ruvector run';
+  select max(p.beat_at) as beat_at, max(p.epoch) as epoch into pulse from ruvector.pulse p;
+  problem := ruvector.silence_problem(clock_timestamp() - pulse.beat_at);
+  if problem is not null then
+    raise exception '%', problem using errcode = '08001', hint = case when problem like '%silent%'
+      then 'It was stopped, is overloaded, or has lost the database; see its log.' else 'Start it with: ruvector run' end;
   end if;
   loop
-    attempt := attempt + 1;
     begin
-      open_links := @dblink@.dblink_get_connections();
-      if open_links is null or not 'ruvector_link' = any (open_links) then
-        select g.* into gate from ruvector.gate g;
-        if gate.host is null then
-          raise exception 'no sidecar has registered with this database' using errcode = '08001',
-            hint = 'Start it with: ruvector run';
-        end if;
-        -- Bound to the channel the login proves both sides to each other, without any authority for certificates.
-        perform @dblink@.dblink_connect('ruvector_link', format(
-          'host=%s port=%s user=%s password=%s dbname=ruvector connect_timeout=2 application_name=ruvector_bridge '
-          'gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000 %s',
-          gate.host, gate.port, gate.login, gate.password,
-          case when gate.is_encrypted then 'sslmode=require channel_binding=require' else 'sslmode=prefer' end));
+      if is_fresh or not ruvector.is_linked(pulse.epoch) then
+        is_fresh := true;
+        perform ruvector.link();
       end if;
       return query select a.kind, a.key, a.distance
         from @dblink@.dblink('ruvector_link', request) as a (kind text, key text, distance double precision);
       return;
     exception
-      when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000' then
-        if sqlstate = '08001' and gate.host is not null then
-          raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
-            detail = sqlerrm, hint = 'Start it with: ruvector run';
-        elsif attempt > 1 or gate.host is not null then
+      when sqlstate '08000' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000' then
+        if is_fresh then
           raise;       -- not the stale link of a restarted sidecar
         end if;
+        is_fresh := true;
     end;
-    if 'ruvector_link' = any (@dblink@.dblink_get_connections()) then
-      perform @dblink@.dblink_disconnect('ruvector_link');
-    end if;
   end loop;
 end $$;
 revoke all on function ruvector.ask(text) from public;
 
--- Milliseconds the sidecar may take: dblink cannot be cancelled while it waits, so the sidecar keeps the deadline.
+-- Milliseconds the sidecar may take: dblink cannot be cancelled while it waits, so the sidecar keeps the deadline. It
+-- leaves the database time to answer by itself before the statement is over.
 create or replace function ruvector.deadline_ms() returns int
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-select greatest(1, least(coalesce(ruvector.setting_int('timeout_ms', 1, 600000), 2000), case when t.ms > 0 then t.ms - 50 end))::int
+select greatest(1, least(coalesce(ruvector.setting_int('timeout_ms', 1, 600000), 2000), case when t.ms > 0 then t.ms - least(200, t.ms / 4) end))::int
 from (select extract(epoch from current_setting('statement_timeout')::interval) * 1000 as ms) t
 $$;
 
@@ -106,8 +137,12 @@ as $$ select ruvector.call_as('user', function_name, arguments, ruvector.deadlin
 revoke all on function ruvector.call(text, jsonb) from public;
 grant execute on function ruvector.call(text, jsonb) to ruvector_user;
 
--- The same for what only the owner of the schema may ask; such work may take a minute.
+-- The same for what only the owner of the schema may ask; without statement_timeout such work may take an hour.
 create or replace function ruvector.call_admin(function_name text, arguments jsonb) returns setof jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$ select ruvector.call_as('admin', function_name, arguments, greatest(60000, ruvector.deadline_ms())) $$;
+as $$
+select ruvector.call_as('admin', function_name, arguments,
+  case when current_setting('statement_timeout')::interval > interval '0' then greatest(60000, ruvector.deadline_ms())
+  else 3600000 end)
+$$;
 revoke all on function ruvector.call_admin(text, jsonb) from public;

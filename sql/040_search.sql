@@ -175,74 +175,117 @@ begin
       'norm', case c.vector_type when 'sparsevec' then 'l2_norm' else 'vector_norm' end));
   end if;
   template := $template$
-create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int,
-  out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark text,
+create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int, explained boolean default false,
+  out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark pg_snapshot,
   out refusal text, out report jsonb)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
+-- Every statement here costs its start in each search, so there are three: what is known about mirror and role, the
+-- question to the sidecar, the overlay. What only says why there is no answer stands behind them.
 declare
   dirty_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
-  snapshot constant pg_snapshot := pg_current_snapshot();
-  live_token text; truncated_seen boolean; logged text[]; in_progress xid8[]; ended_below xid8;
+  asking constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  state record; sent bytea; body text; asked_at timestamptz; answered_at timestamptz; is_fresh boolean := false;
+  truncated_seen boolean; logged text[]; scanned int;
 begin
   dirty := '{}'; overlaid := 0;
   if wanted not between 1 and 20000 then
     raise exception 'candidate count % is out of range', wanted using errcode = '22023', hint = 'Ask for 1 to 20000.';
   end if;
-  refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
-  if refusal is not null then return; end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
-  select l.token into live_token from ruvector.live l where l.mirror_id = {id};
-  if live_token is null then
+  select has_table_privilege(asking, c.oid, 'select') and not c.relrowsecurity as is_open, l.token, s.inner_key,
+         s.outer_key, d.oid as database_oid, clock_timestamp() - p.beat_at as silence, p.epoch
+    into state
+    from ruvector.secret s
+    join pg_database d on d.datname = current_database()
+    left join pg_class c on c.oid = {table_literal}::regclass
+    left join ruvector.live l on l.mirror_id = {id}
+    left join ruvector.pulse p on true;
+  if state.is_open is not true then
+    refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
+    if refusal is not null then return; end if;
+  end if;
+  if state.token is null then
     select 'the mirror is ' || case when s.state = 'live' then 'without a sidecar' else s.state end
            || coalesce(': ' || nullif(s.reason, ''), '')
       into refusal from ruvector.mirror_status s where s.mirror_id = {id};
     refusal := coalesce(refusal, 'the mirror is new');
     return;
   end if;
-  begin
-    -- Few rows, each with a whole list: a row for every candidate would cost more than the search itself.
-    select max(a.key) filter (where a.kind = 'w'), coalesce(max(a.key) filter (where a.kind = 'c'), '{}')::text[],
-           coalesce(max(a.key) filter (where a.kind = 't'), '{}')::text[], max(a.distance) filter (where a.kind = 'c'),
-           max(a.key) filter (where a.kind = 'f'), max(a.key) filter (where a.kind = 'r')
-      into watermark, keys, dirty, reach, refusal, report
-      from ruvector.ask(ruvector.signed('SEARCH', format(
-        '{"c":{id},"q":"%s","m":%s,"ef":%s,"s":"%s","tok":"%s","sys":"%s","db":%s,"dl":%s}',
-        encode({sent_form}, 'hex'), wanted, coalesce(ef, 0), snapshot, live_token,
-        (select s.system_identifier from pg_control_system() s),
-        (select d.oid from pg_database d where d.datname = current_database()), ruvector.deadline_ms()))) a;
-  exception
-    when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000'
-      or sqlstate '2F003' then
-      refusal := 'sidecar unreachable: ' || sqlerrm;
-  end;
+  if not coalesce(state.silence < interval '4 s', false) or current_setting('ruvector.retry_after', true) <> '' then
+    refusal := 'sidecar unreachable: ' || ruvector.silence_problem(state.silence);
+    if refusal is not null then return; end if;
+  end if;
+  -- Fields without spaces, in an order of their own, and the query behind them. The code in front proves that this
+  -- function wrote them; it is made of the query's bytes, which are half as many as their digits.
+  sent := {sent_form};
+  body := concat_ws(' ', {id}, wanted, coalesce(ef, 0), {deadline}, explained::int,
+    extract(epoch from pg_postmaster_start_time()), state.database_oid, state.token, pg_current_snapshot(), '');
+  body := concat('SEARCH ', encode(sha256(state.outer_key || sha256(state.inner_key || convert_to(body, 'UTF8')
+    || sent)), 'hex'), body, encode(sent, 'hex'));
+  asked_at := clock_timestamp();
+  loop
+    begin
+      if is_fresh or not {is_linked} then
+        is_fresh := true;
+        perform ruvector.link();
+      end if;
+      select a.refusal, a.watermark, a.keys, a.reach, a.touched, a.report
+        into refusal, watermark, keys, reach, dirty, report
+        from {answer} as a (
+          refusal text, watermark pg_snapshot, keys text[], reach float8, touched text[], report jsonb);
+      exit;
+    exception
+      when sqlstate '08000' or sqlstate '08001' or sqlstate '08003' or sqlstate '08006' or sqlstate 'XX000'
+        or sqlstate '2F003' then
+        if is_fresh or sqlstate in ('08001', '2F003') then
+          refusal := 'sidecar unreachable: ' || sqlerrm;
+          exit;
+        end if;
+        is_fresh := true;        -- the stale link of a restarted sidecar: once more, over a new one
+    end;
+  end loop;
+  answered_at := clock_timestamp();
   if refusal is not null then
+    dirty := '{}';
     -- A sidecar that hangs costs the connect timeout once, not on every search of the session.
-    if clock_timestamp() - started > interval '500 ms' then
-      perform set_config('ruvector.retry_after', extract(epoch from clock_timestamp() + interval '3 s')::text, false);
+    if answered_at - started > interval '500 ms' then
+      perform set_config('ruvector.retry_after', extract(epoch from answered_at + interval '3 s')::text, false);
     end if;
     return;
   end if;
   returned := cardinality(keys);
-  ended_below := pg_snapshot_xmax(watermark::pg_snapshot);
-  in_progress := array(select pg_snapshot_xip(watermark::pg_snapshot));
-  select coalesce(array_agg(distinct z.key) filter (where z.key is not null), '{}'), coalesce(bool_or(z.truncated), false)
-    into logged, truncated_seen
-    from (select case when not l.truncated then {log_key} end as key, l.truncated
-            from ruvector.changelog_{id} l where l.xid >= ended_below
-          union all
-          select case when not l.truncated then {log_key} end, l.truncated
-            from ruvector.changelog_{id} l where l.xid = any (in_progress)
-          limit dirty_max + 1) z;
-  overlaid := cardinality(logged);
-  dirty := dirty || logged;
-  if cardinality(dirty) > dirty_max then refusal := 'too many recent changes'; return; end if;
+  -- Mostly there are none, and one look into the index costs less than collecting. In order, because a plan that
+  -- expects any row to do, or some of many, reads the whole changelog when there is none.
+  if pg_snapshot_xmin(watermark) < pg_snapshot_xmax(watermark) or (
+    select l.xid from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark) order by l.xid limit 1
+  ) is not null then
+    select array_agg(distinct z.key) filter (where z.key is not null), bool_or(z.truncated), count(*)
+      into logged, truncated_seen, scanned
+      from ((select case when not l.truncated then {log_key} end as key, l.truncated
+             from ruvector.changelog_{id} l where l.xid >= pg_snapshot_xmax(watermark)
+             order by l.xid limit dirty_max + 1)
+            union all
+            select case when not l.truncated then {log_key} end, l.truncated
+              from ruvector.changelog_{id} l where l.xid = any (array(select pg_snapshot_xip(watermark)))
+            limit dirty_max + 1) z;
+    overlaid := coalesce(cardinality(logged), 0);
+    dirty := dirty || logged;
+  end if;
+  -- Rows, not only keys: the limit may have cut off the changes of further keys.
+  if greatest(scanned, cardinality(dirty)) > dirty_max then refusal := 'too many recent changes'; return; end if;
   if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
+  if explained then
+    report := report || jsonb_build_object(
+      'prepare_ms', extract(epoch from asked_at - started) * 1000,
+      'ask_ms', extract(epoch from answered_at - asked_at) * 1000,
+      'overlay_ms', extract(epoch from clock_timestamp() - answered_at) * 1000);
+  end if;
 end {quote_tag};
 
 create or replace function ruvector.search_{id}(query {query_type}, k int, ef int, filter jsonb, exactness text,
   explained boolean)
-returns table (id text, distance float8, engine text, report jsonb)
+returns table (id text, distance float8, score real, engine text, report jsonb)
 language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
 #variable_conflict use_variable
 -- Every column below is qualified: the table may have columns called query, dims or k.
@@ -250,10 +293,13 @@ declare
   dims constant int := {dims};
   wanted_max constant int := 20000;
   started constant timestamptz := clock_timestamp();
-  mode constant text := coalesce(exactness, ruvector.setting('exactness'), 'balanced');
-  fallback constant text := coalesce(ruvector.setting('fallback'), 'pgvector');
-  beam constant int := coalesce(ef, ruvector.setting_int('ef_search', 1, 20000));
+  -- Settings are read where they are used: calling a function for each would cost more than the index's search.
+  mode constant text := coalesce(exactness, nullif(current_setting('ruvector.exactness', true), ''), 'balanced');
+  fallback constant text := coalesce(nullif(current_setting('ruvector.fallback', true), ''), 'pgvector');
+  beam constant int := coalesce(ef, case when current_setting('ruvector.ef_search', true) <> ''
+                                    then ruvector.setting_int('ef_search', 1, 20000) end);
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
+  ranking_at timestamptz; ranked_at timestamptz;
   condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -288,25 +334,27 @@ begin
     reason := 'row-level security is active for this role';
   end if;
   if reason is not null then
-    select null::text as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
+    select null::pg_snapshot as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
   end if;
   wanted := least(wanted_max, case when condition is null then k + 8 else greatest(4 * k, 64) end);
   while reason is null loop
     rounds := rounds + 1;
-    c := ruvector.candidates_{id}(query, wanted, beam);
+    c := ruvector.candidates_{id}(query, wanted, beam, explained);
     reason := c.refusal;
     exit when reason is not null;
-    pool := c.keys || c.dirty;
+    -- Without recent changes every key is visible with the vector the index has: the first k are the answer.
+    pool := case when condition is null and rounds = 1 and c.dirty = '{}' then c.keys[:k] else c.keys || c.dirty end;
+    ranking_at := clock_timestamp();
     if condition is null then
-      select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN'),
-             max(z.d) filter (where z.d <> 'NaN') into ids, distances, kth
+      select array_agg(z.id), array_agg(z.d) into ids, distances
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-              where {key_match} and {column_dims} = dims order by 2, {order_key} limit k) z;
+              where {key_match} and {comparable} order by 2, {order_key} limit k) z where z.d <> 'NaN';
     else
-      execute {filtered_pool} || condition || {filtered_pool_end}
-        using pool, query, k, dims into ids, distances, kth;
+      execute {filtered_pool} || condition || {filtered_pool_end} using pool, query, k into ids, distances;
     end if;
     survivors := coalesce(cardinality(ids), 0);
+    kth := distances[survivors];
+    ranked_at := clock_timestamp();
     -- Nothing the index did not return can be nearer than reach; the margin is the rounding of f32 arithmetic.
     exit when c.returned < wanted or (survivors >= k and kth <= c.reach + abs(c.reach) * 1e-5 + 1e-7);
     if wanted >= wanted_max then
@@ -315,6 +363,10 @@ begin
     wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
+    if ruvector.table_problem({id}) ~ '^column ' then
+      raise exception 'collection % does not fit its table any more: %', {name_literal}, ruvector.table_problem({id})
+        using errcode = '55000', hint = 'Detach the collection, then attach the column as it is now.';
+    end if;
     if fallback = 'error' and mode <> 'exact' then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
@@ -324,34 +376,35 @@ begin
     end if;
     if condition is null and mode <> 'exact' and not row_security_active({table_literal}::regclass) then
       answered := 'pgvector';      -- may use a pgvector index, if there is one
-      select array_agg(z.id) filter (where z.d <> 'NaN'), array_agg(z.d) filter (where z.d <> 'NaN') into ids, distances
-        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-              where i.{column} is not null and {column_dims} = dims
-              order by i.{column} {operator} {typed_query} limit k) z;
+      select array_agg(z.id), array_agg(z.d) into ids, distances
+        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i where {comparable}
+              order by i.{column} {operator} {typed_query} limit k) z where z.d <> 'NaN';
     else
       answered := 'exact';         -- "+ 0" keeps every approximate index out
-      execute {exact_scan} || coalesce(condition, 'true') || {exact_scan_end} using query, k, dims into ids, distances;
+      execute {exact_scan} || coalesce(condition, 'true') || {exact_scan_end} using query, k into ids, distances;
     end if;
   end if;
   if explained then
     if condition is not null and answered = 'ruvector' and c.returned > 0 then
-      execute {passing_count} || condition using c.keys, dims into passing;
+      execute {passing_count} || condition using c.keys into passing;
     end if;
-    return query select null::text, null::float8, answered, jsonb_strip_nulls(jsonb_build_object(
+    return query select null::text, null::float8, null::real, answered, jsonb_strip_nulls(jsonb_build_object(
       'plan', case when answered = 'exact' then 'exact scan' when answered = 'pgvector' then 'pgvector order by'
                    when condition is null then 'index' else 'index, filter after join, refill' end,
-      'engine', answered, 'rounds', rounds, 'wanted', wanted, 'watermark', c.watermark,
-      'overlay_rows', c.overlaid, 'candidates', c.returned, 'returned', coalesce(cardinality(ids), 0),
-      'selectivity', passing::float8 / c.returned,
-      'reason', reason, 'sidecar', c.report,
+      'rounds', rounds, 'watermark', c.watermark, 'overlay_rows', c.overlaid, 'candidates', c.returned,
+      'selectivity', passing::float8 / c.returned, 'reason', reason, 'sidecar', c.report,
+      'rank_ms', extract(epoch from ranked_at - ranking_at) * 1000,
       'total_ms', extract(epoch from clock_timestamp() - started) * 1000));
     return;
   end if;
-  return query select u.id, u.distance, answered, null::jsonb from unnest(ids, distances) u (id, distance);
+  for place in 1 .. coalesce(cardinality(ids), 0) loop
+    id := ids[place]; distance := distances[place]; score := {score}; engine := answered;
+    return next;
+  end loop;
 end {quote_tag};
-revoke all on function ruvector.candidates_{id}({query_type}, int, int) from public;
+revoke all on function ruvector.candidates_{id}({query_type}, int, int, boolean) from public;
 revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) from public;
-grant execute on function ruvector.candidates_{id}({query_type}, int, int) to ruvector_user;
+grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean) to ruvector_user;
 grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) to ruvector_user;
 $template$;
   parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
@@ -363,22 +416,26 @@ $template$;
     'log_key', ruvector.key_text_sql('l', array(select 'key_' || n from generate_series(1, cardinality(c.key_columns)) n)),
     'table_literal', quote_literal(format('%I.%I', c.table_schema, c.table_name)),
     'column_literal', quote_literal(c.column_name),
+    'deadline', $sql$case when current_setting('statement_timeout') = '0'
+      and coalesce(current_setting('ruvector.timeout_ms', true), '') = '' then 2000 else ruvector.deadline_ms() end$sql$,
+    'is_linked', $sql$coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
+        and current_setting('ruvector.linked_epoch', true) = state.epoch::text, false)$sql$,
+    'answer', $sql$@dblink@.dblink('ruvector_link', body)$sql$,
+    'score', case c.metric when 'ip' then '-distance' when 'cosine' then '1 - distance' when 'jaccard' then '1 - distance'
+             else '1 / (1 + distance)' end,
     'filtered_pool', quote_literal(ruvector.fill(
-      'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN''),
-              max(z.d) filter (where z.d <> ''NaN'')
+      'select array_agg(z.id), array_agg(z.d)
        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-             where {key_match} and {column_dims} = $4 and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
-    'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z',
+             where {key_match} and {comparable} and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
+    'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z where z.d <> ''NaN''',
       ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
-    'passing_count', quote_literal(ruvector.fill(
-      'select count(*) from {table} i where {key_match} and {column_dims} = $2 and ',
+    'passing_count', quote_literal(ruvector.fill('select count(*) from {table} i where {key_match} and {comparable} and ',
       ruvector.query_parts(c, '', '$1', dims_of, operator))),
     'exact_scan', quote_literal(ruvector.fill(
-      'select array_agg(z.id) filter (where z.d <> ''NaN''), array_agg(z.d) filter (where z.d <> ''NaN'')
+      'select array_agg(z.id), array_agg(z.d)
        from (select {row_key} as id, (i.{column} {operator} {typed_query}) + 0::float8 as d from {table} i
-             where i.{column} is not null and {column_dims} = $3 and ',
-      ruvector.query_parts(c, '$1', '', dims_of, operator))),
-    'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z',
+             where {comparable} and ', ruvector.query_parts(c, '$1', '', dims_of, operator))),
+    'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z where z.d <> ''NaN''',
       ruvector.query_parts(c, '$1', '', dims_of, operator))));
   -- A name may hold the quote of the function bodies: take one that occurs nowhere.
   while position(quote_tag in parts::text) > 0 loop
@@ -407,7 +464,12 @@ select jsonb_build_object(
                  else query_at end,
   'table', format('%I.%I', c.table_schema, c.table_name),
   'query_dims', ruvector.fill(dims_of, jsonb_build_object('home', ruvector.vector_schema(), 'value', 'query')),
-  'column_dims', ruvector.fill(dims_of, jsonb_build_object('home', ruvector.vector_schema(),
-                                                           'value', format('i.%I', c.column_name))),
+  -- Asking a vector for its dimensions fetches it: only where the column's type does not say them.
+  'comparable', case when c.dims = (
+      select a.atttypmod from pg_attribute a
+      where a.attrelid = to_regclass(format('%I.%I', c.table_schema, c.table_name)) and a.attname = c.column_name)
+    then format('i.%I is not null', c.column_name)
+    else ruvector.fill(dims_of, jsonb_build_object('home', ruvector.vector_schema(),
+                                                   'value', format('i.%I', c.column_name))) || ' = ' || c.dims end,
   'key_match', ruvector.key_match_sql('i', c.key_columns, c.key_types, pool_at))
 $$;

@@ -62,7 +62,7 @@ create or replace function ruvector.binary_quantize_arr(
 returns bytea
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select decode(string_agg(lpad(to_hex(byte), 2, '0'), '' order by place), 'hex')
 from (
@@ -70,7 +70,7 @@ from (
   from unnest($1::@vector@.vector::real[]) with ordinality as e (element, n)
   group by (n - 1) / 8
 ) as bytes
-$body$;
+$api_body$;
 comment on function ruvector.binary_quantize_arr(real[]) is
   'Return one bit for each element, set where it is greater than zero.';
 revoke all on function ruvector.binary_quantize_arr(real[]) from public, ruvector_user;
@@ -87,10 +87,10 @@ create or replace function ruvector.cosine_distance_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.<=>) $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.cosine_distance_arr(real[], real[]) is
   'Return one minus the cosine of two arrays; NaN when one of them is zero.';
 revoke all on function ruvector.cosine_distance_arr(real[], real[]) from public, ruvector_user;
@@ -107,10 +107,10 @@ create or replace function ruvector.cosine_distance_normalized_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select 1 - @vector@.inner_product($1::@vector@.vector, $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.cosine_distance_normalized_arr(real[], real[]) is
   'Return one minus the inner product: the cosine distance of arrays that have length one.';
 revoke all on function ruvector.cosine_distance_normalized_arr(real[], real[]) from public, ruvector_user;
@@ -127,10 +127,10 @@ create or replace function ruvector.cosine_similarity_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select 1 - ($1::@vector@.vector operator(@vector@.<=>) $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.cosine_similarity_arr(real[], real[]) is
   'Return the cosine of two arrays; NaN when one of them is zero.';
 revoke all on function ruvector.cosine_similarity_arr(real[], real[]) from public, ruvector_user;
@@ -147,10 +147,10 @@ create or replace function ruvector.inner_product_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.inner_product($1::@vector@.vector, $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.inner_product_arr(real[], real[]) is
   'Return the inner product of two arrays.';
 revoke all on function ruvector.inner_product_arr(real[], real[]) from public, ruvector_user;
@@ -167,10 +167,10 @@ create or replace function ruvector.l1_distance_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.<+>) $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.l1_distance_arr(real[], real[]) is
   'Return the sum of absolute differences of two arrays.';
 revoke all on function ruvector.l1_distance_arr(real[], real[]) from public, ruvector_user;
@@ -187,10 +187,10 @@ create or replace function ruvector.l2_distance_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.<->) $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.l2_distance_arr(real[], real[]) is
   'Return the Euclidean distance of two arrays.';
 revoke all on function ruvector.l2_distance_arr(real[], real[]) from public, ruvector_user;
@@ -207,10 +207,10 @@ create or replace function ruvector.neg_inner_product_arr(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.<#>) $2::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.neg_inner_product_arr(real[], real[]) is
   'Return the negative inner product of two arrays, which orders the most similar first.';
 revoke all on function ruvector.neg_inner_product_arr(real[], real[]) from public, ruvector_user;
@@ -227,10 +227,10 @@ create or replace function @api@.ruvector_add(
 returns @vector@.vector
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.+) $2
-$body$;
+$api_body$;
 comment on function @api@.ruvector_add(@vector@.vector, @vector@.vector) is
   'Return the sum of two vectors, element by element.';
 revoke all on function @api@.ruvector_add(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -259,10 +259,10 @@ returns table (
 )
 language sql stable parallel unsafe security definer cost 100 rows 10
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select * from ruvector.consistency($1)
-$body$;
+$api_body$;
 comment on function @api@.ruvector_consistency_status(text) is
   'Report how far the mirror of a collection, or of all, is behind its table.';
 revoke all on function @api@.ruvector_consistency_status(text) from public, ruvector_user;
@@ -279,10 +279,10 @@ create or replace function @api@.ruvector_cosine_distance(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.<=>) $2
-$body$;
+$api_body$;
 comment on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) is
   'Return one minus the cosine of two vectors; pgvector''s own.';
 revoke all on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -298,18 +298,18 @@ create or replace function @api@.ruvector_dims(
 returns integer
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.vector_dims($1)
-$body$;
+$api_body$;
 comment on function @api@.ruvector_dims(@vector@.vector) is
   'Return the number of dimensions of a vector.';
 revoke all on function @api@.ruvector_dims(@vector@.vector) from public, ruvector_user;
 grant execute on function @api@.ruvector_dims(@vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_explain',
-  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'total_ms']::text[],
-  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'double precision']::regtype[],
+  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'stages_ms', 'total_ms']::text[],
+  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'jsonb', 'double precision']::regtype[],
   result => 'record'::regtype, returns_rows => true, inputs => 5, defaults => 3);
 create or replace function @api@.ruvector_explain(
   collection text,
@@ -331,15 +331,17 @@ returns table (
   overlay_rows integer,
   candidates integer,
   reason text,
+  stages_ms jsonb,
   total_ms double precision
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 1
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 declare
   c constant ruvector.collection := ruvector.collection_of(collection);
+  engine text;
   report jsonb;
 begin
   if c.vector_type in ('bit', 'sparsevec') then
@@ -347,15 +349,20 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
-    into report using query, k, ef_search, filter;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
+    into engine, report using query, k, ef_search, filter;
   return query select
-    report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
-    (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
+    report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
+    (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,
     coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
-    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
+    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason',
+    jsonb_strip_nulls(jsonb_build_object(
+      'prepare', report #> '{sidecar,prepare_ms}', 'ask', report #> '{sidecar,ask_ms}',
+      'search', report #> '{sidecar,search_ms}', 'overlay', report #> '{sidecar,overlay_ms}',
+      'rank', report -> 'rank_ms')),
+    (report ->> 'total_ms')::float8;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) is
   'Run one search and tell how it was answered: plan, engine, freshness, candidates and times.';
 revoke all on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer) from public, ruvector_user;
@@ -372,10 +379,10 @@ create or replace function @api@.ruvector_hamming_distance(
 returns integer
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select bit_count(('x' || encode($1, 'hex'))::varbit # ('x' || encode($2, 'hex'))::varbit)::int
-$body$;
+$api_body$;
 comment on function @api@.ruvector_hamming_distance(bytea, bytea) is
   'Return the number of bits in which two byte strings of one length differ.';
 revoke all on function @api@.ruvector_hamming_distance(bytea, bytea) from public, ruvector_user;
@@ -391,7 +398,7 @@ create or replace function @api@.ruvector_index_stats(
 returns jsonb
 language plpgsql stable parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 declare
   c constant ruvector.collection := ruvector.collection_of(name);
@@ -403,7 +410,7 @@ begin
       'updated_at', s.updated_at) || coalesce(s.stats, '{}')
     from (values (c.id)) v (id) left join ruvector.mirror_status s on s.mirror_id = v.id);
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_index_stats(text) is
   'Report size, dimensions, options and state of the index of a collection.';
 revoke all on function @api@.ruvector_index_stats(text) from public, ruvector_user;
@@ -420,10 +427,10 @@ create or replace function @api@.ruvector_inner_product(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.inner_product($1, $2)
-$body$;
+$api_body$;
 comment on function @api@.ruvector_inner_product(@vector@.vector, @vector@.vector) is
   'Return the inner product of two vectors; pgvector''s own.';
 revoke all on function @api@.ruvector_inner_product(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -440,10 +447,10 @@ create or replace function @api@.ruvector_l1_distance(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.<+>) $2
-$body$;
+$api_body$;
 comment on function @api@.ruvector_l1_distance(@vector@.vector, @vector@.vector) is
   'Return the sum of absolute differences of two vectors; pgvector''s own.';
 revoke all on function @api@.ruvector_l1_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -460,10 +467,10 @@ create or replace function @api@.ruvector_l2_distance(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.<->) $2
-$body$;
+$api_body$;
 comment on function @api@.ruvector_l2_distance(@vector@.vector, @vector@.vector) is
   'Return the Euclidean distance of two vectors; pgvector''s own.';
 revoke all on function @api@.ruvector_l2_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -485,13 +492,13 @@ returns table (
 )
 language sql stable parallel unsafe security invoker cost 100 rows 10
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select c.id, c.name, format('%I.%I.%I', c.table_schema, c.table_name, c.column_name), c.dims, c.metric, c.index_kind,
        coalesce(s.rows_indexed, 0)
 from ruvector.collection c left join ruvector.mirror_status s on s.mirror_id = c.id
 order by c.name
-$body$;
+$api_body$;
 comment on function @api@.ruvector_list_collections() is
   'List the registered collections with their tables, dimensions, metrics and sizes.';
 revoke all on function @api@.ruvector_list_collections() from public, ruvector_user;
@@ -505,7 +512,7 @@ create or replace function @api@.ruvector_memory_stats()
 returns jsonb
 language plpgsql volatile parallel unsafe security invoker cost 10000
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 begin
@@ -513,7 +520,7 @@ begin
     from ruvector.call('ruvector_memory_stats', jsonb_build_object()) as c(document),
     lateral jsonb_to_record(jsonb_build_object('answer', c.document)) as a(answer jsonb));
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_memory_stats() is
   'Report measured memory of the sidecar in bytes: the process, and each index.';
 revoke all on function @api@.ruvector_memory_stats() from public, ruvector_user;
@@ -530,10 +537,10 @@ create or replace function @api@.ruvector_mul_scalar(
 returns @vector@.vector
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.*) array_fill($2, array[@vector@.vector_dims($1)])::@vector@.vector
-$body$;
+$api_body$;
 comment on function @api@.ruvector_mul_scalar(@vector@.vector, real) is
   'Return a vector with every element multiplied by a number.';
 revoke all on function @api@.ruvector_mul_scalar(@vector@.vector, real) from public, ruvector_user;
@@ -549,10 +556,10 @@ create or replace function @api@.ruvector_norm(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.vector_norm($1)
-$body$;
+$api_body$;
 comment on function @api@.ruvector_norm(@vector@.vector) is
   'Return the Euclidean length of a vector.';
 revoke all on function @api@.ruvector_norm(@vector@.vector) from public, ruvector_user;
@@ -568,10 +575,10 @@ create or replace function @api@.ruvector_normalize(
 returns @vector@.vector
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.l2_normalize($1)
-$body$;
+$api_body$;
 comment on function @api@.ruvector_normalize(@vector@.vector) is
   'Return a vector of length one in the same direction; zero stays zero.';
 revoke all on function @api@.ruvector_normalize(@vector@.vector) from public, ruvector_user;
@@ -593,12 +600,12 @@ create or replace function @api@.ruvector_register_collection(
 returns integer
 language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 begin
   return ruvector.register(name, table_schema, table_name, column_name, dimensions, distance_metric, coalesce(options, '{}'));
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_register_collection(text, text, text, text, integer, text, jsonb) is
   'Register a vector column under a name, install its triggers and start its first build; return its number.';
 revoke all on function @api@.ruvector_register_collection(text, text, text, text, integer, text, jsonb) from public, ruvector_user;
@@ -625,12 +632,16 @@ returns table (
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if use_gnn then
     raise exception 'use_gnn is not available in this version' using errcode = '0A000',
       hint = 'Leave it out: the answer is the plain nearest neighbours.';
@@ -643,13 +654,11 @@ begin
     raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text) is
   'Return the k rows nearest to a vector, nearest first, as the caller''s snapshot sees the table.';
 revoke all on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text) from public, ruvector_user;
@@ -671,7 +680,7 @@ returns table (
 )
 language plpgsql stable parallel unsafe security invoker cost 100000 rows 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 begin
@@ -684,7 +693,7 @@ begin
     from unnest(queries) with ordinality q (query, position)
     cross join lateral @api@.ruvector_search(collection, q.query, k) s;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_search_batch(text, @vector@.vector[], integer) is
   'Return the k rows nearest to each of many vectors in one call; `query_idx` counts the vectors from 0.';
 revoke all on function @api@.ruvector_search_batch(text, @vector@.vector[], integer) from public, ruvector_user;
@@ -711,23 +720,25 @@ returns table (
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'bit' then
     raise exception 'collection "%" holds vectors, not bits', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_sparse for sparsevec.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) is
   'Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search.';
 revoke all on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text) from public, ruvector_user;
@@ -753,23 +764,25 @@ returns table (
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 10
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if c.vector_type <> 'sparsevec' then
     raise exception 'collection "%" holds no sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search(collection, query vector, k), or ruvector_search_bits for bits.';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, null, $3, $4, false) s', c.metric, c.id)
-    using query, k, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, null, $3, $4, false) s' using query, k, filter, exactness;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) is
   'Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.';
 revoke all on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text) from public, ruvector_user;
@@ -783,7 +796,7 @@ create or replace function @api@.ruvector_simd_info()
 returns text
 language plpgsql stable parallel unsafe security invoker cost 10000
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 begin
@@ -791,7 +804,7 @@ begin
     from ruvector.call('ruvector_simd_info', jsonb_build_object()) as c(document),
     lateral jsonb_to_record(jsonb_build_object('answer', c.document)) as a(answer text));
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_simd_info() is
   'Name the distance kernels the sidecar chose, and what its processor offers.';
 revoke all on function @api@.ruvector_simd_info() from public, ruvector_user;
@@ -808,10 +821,10 @@ create or replace function @api@.ruvector_sub(
 returns @vector@.vector
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select $1 operator(@vector@.-) $2
-$body$;
+$api_body$;
 comment on function @api@.ruvector_sub(@vector@.vector, @vector@.vector) is
   'Return the difference of two vectors, element by element.';
 revoke all on function @api@.ruvector_sub(@vector@.vector, @vector@.vector) from public, ruvector_user;
@@ -827,13 +840,13 @@ create or replace function @api@.ruvector_unregister_collection(
 returns boolean
 language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 begin
   perform ruvector.drop_mirror((ruvector.collection_of(name)).id);
   return true;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_unregister_collection(text) is
   'Remove a collection with its triggers and bookkeeping; the table stays as it is.';
 revoke all on function @api@.ruvector_unregister_collection(text) from public, ruvector_user;
@@ -851,7 +864,7 @@ create or replace function @api@.ruvector_verify(
 returns jsonb
 language plpgsql volatile parallel unsafe security invoker cost 10000
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 begin
@@ -859,7 +872,7 @@ begin
     from ruvector.call_admin('ruvector_verify', jsonb_build_object('collection', ruvector_verify.collection, 'sample', ruvector_verify.sample, 'full', ruvector_verify."full", 'repair', ruvector_verify.repair)) as c(document),
     lateral jsonb_to_record(jsonb_build_object('answer', c.document)) as a(answer jsonb));
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_verify(text, integer, boolean, boolean) is
   'Compare table and mirror: missing, stale and orphan rows of a sample, or of everything.';
 revoke all on function @api@.ruvector_verify(text, integer, boolean, boolean) from public, ruvector_user;
@@ -872,10 +885,10 @@ create or replace function @api@.ruvector_version()
 returns text
 language sql stable parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select i.installed_version from ruvector.instance i
-$body$;
+$api_body$;
 comment on function @api@.ruvector_version() is
   'Return the version of the installed SQL functions.';
 revoke all on function @api@.ruvector_version() from public, ruvector_user;
@@ -892,7 +905,7 @@ create or replace function @api@.ruvector_wait_applied(
 returns boolean
 language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 declare
   wanted constant text := pg_current_snapshot()::text;
@@ -913,7 +926,7 @@ begin
     end if;
   end loop;
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_wait_applied(text, integer) is
   'Wait until the index holds everything committed before the call; return false when the time is over.';
 revoke all on function @api@.ruvector_wait_applied(text, integer) from public, ruvector_user;
@@ -929,7 +942,7 @@ create or replace function ruvector.scalar_quantize_arr(
 returns jsonb
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select jsonb_build_object(
   'data', jsonb_agg(case when scale > 0 then round((element::float8 - low) / scale)::int else 0 end order by n),
@@ -937,7 +950,7 @@ select jsonb_build_object(
 from unnest($1::@vector@.vector::real[]) with ordinality as e (element, n),
   (select min(element)::float8 as low, (max(element)::float8 - min(element)) / 255 as scale
    from unnest($1) as element) as extent
-$body$;
+$api_body$;
 comment on function ruvector.scalar_quantize_arr(real[]) is
   'Return an array in one byte for each element: an element is about data * scale + offset.';
 revoke all on function ruvector.scalar_quantize_arr(real[]) from public, ruvector_user;
@@ -954,10 +967,10 @@ create or replace function ruvector.temporal_delta(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.-) $2::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.temporal_delta(real[], real[]) is
   'Return what changed from the previous array to the current one.';
 revoke all on function ruvector.temporal_delta(real[], real[]) from public, ruvector_user;
@@ -975,7 +988,7 @@ create or replace function ruvector.temporal_drift(
 returns double precision
 language plpgsql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 begin
   if time_delta <= 0 or time_delta >= 'infinity' then
@@ -983,7 +996,7 @@ begin
   end if;
   return ruvector.l2_distance_arr(v1, v2) / time_delta;
 end
-$body$;
+$api_body$;
 comment on function ruvector.temporal_drift(real[], real[], real) is
   'Return the Euclidean distance from one array to a later one, per unit of time.';
 revoke all on function ruvector.temporal_drift(real[], real[], real) from public, ruvector_user;
@@ -1001,7 +1014,7 @@ create or replace function ruvector.temporal_ema_update(
 returns real[]
 language plpgsql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 begin
   if alpha <= 0 or alpha > 1 then
@@ -1011,7 +1024,7 @@ begin
   return ruvector.vector_add(
     ruvector.vector_mul_scalar(current, alpha), ruvector.vector_mul_scalar(ema_prev, (1 - alpha)::real));
 end
-$body$;
+$api_body$;
 comment on function ruvector.temporal_ema_update(real[], real[], real) is
   'Return the next exponential moving average: alpha * current + (1 - alpha) * ema_prev.';
 revoke all on function ruvector.temporal_ema_update(real[], real[], real) from public, ruvector_user;
@@ -1028,10 +1041,10 @@ create or replace function ruvector.temporal_undelta(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.+) $2::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.temporal_undelta(real[], real[]) is
   'Return the current array from a change and the previous array.';
 revoke all on function ruvector.temporal_undelta(real[], real[]) from public, ruvector_user;
@@ -1049,7 +1062,7 @@ create or replace function ruvector.temporal_velocity(
 returns real[]
 language plpgsql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 begin
   if dt <= 0 or dt >= 'infinity' then
@@ -1057,7 +1070,7 @@ begin
   end if;
   return ruvector.vector_mul_scalar(ruvector.vector_sub(v_t1, v_t0), (1 / dt::float8)::real);
 end
-$body$;
+$api_body$;
 comment on function ruvector.temporal_velocity(real[], real[], real) is
   'Return the change from one array to a later one, per unit of time.';
 revoke all on function ruvector.temporal_velocity(real[], real[], real) from public, ruvector_user;
@@ -1074,10 +1087,10 @@ create or replace function ruvector.vector_add(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.+) $2::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.vector_add(real[], real[]) is
   'Return the sum of two arrays, element by element.';
 revoke all on function ruvector.vector_add(real[], real[]) from public, ruvector_user;
@@ -1094,13 +1107,13 @@ create or replace function ruvector.vector_avg2(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 -- Halved first: the sum of two large numbers may be beyond a real.
 select (($1::@vector@.vector operator(@vector@.*) half)
   operator(@vector@.+) ($2::@vector@.vector operator(@vector@.*) half))::real[]
 from cast(array_fill(0.5::real, array[cardinality($1)]) as @vector@.vector) as half
-$body$;
+$api_body$;
 comment on function ruvector.vector_avg2(real[], real[]) is
   'Return the mean of two arrays, element by element.';
 revoke all on function ruvector.vector_avg2(real[], real[]) from public, ruvector_user;
@@ -1116,10 +1129,10 @@ create or replace function ruvector.vector_dims(
 returns integer
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.vector_dims($1::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.vector_dims(real[]) is
   'Return the number of elements of an array.';
 revoke all on function ruvector.vector_dims(real[]) from public, ruvector_user;
@@ -1136,10 +1149,10 @@ create or replace function ruvector.vector_mul_scalar(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.*) array_fill($2, array[cardinality($1)])::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.vector_mul_scalar(real[], real) is
   'Return an array with every element multiplied by a number.';
 revoke all on function ruvector.vector_mul_scalar(real[], real) from public, ruvector_user;
@@ -1155,10 +1168,10 @@ create or replace function ruvector.vector_norm(
 returns double precision
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.vector_norm($1::@vector@.vector)
-$body$;
+$api_body$;
 comment on function ruvector.vector_norm(real[]) is
   'Return the Euclidean length of an array.';
 revoke all on function ruvector.vector_norm(real[]) from public, ruvector_user;
@@ -1174,10 +1187,10 @@ create or replace function ruvector.vector_normalize(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select @vector@.l2_normalize($1::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.vector_normalize(real[]) is
   'Return an array of length one in the same direction; zero stays zero.';
 revoke all on function ruvector.vector_normalize(real[]) from public, ruvector_user;
@@ -1194,10 +1207,10 @@ create or replace function ruvector.vector_sub(
 returns real[]
 language sql immutable parallel safe security invoker strict cost 100
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 select ($1::@vector@.vector operator(@vector@.-) $2::@vector@.vector)::real[]
-$body$;
+$api_body$;
 comment on function ruvector.vector_sub(real[], real[]) is
   'Return the difference of two arrays, element by element.';
 revoke all on function ruvector.vector_sub(real[], real[]) from public, ruvector_user;

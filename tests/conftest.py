@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["fix_bridge", "fix_cli", "fix_postgres", "fix_process", "fix_sidecar"]
+pytest_plugins = ["fix_alembic", "fix_bridge", "fix_cli", "fix_postgres", "fix_process", "fix_sidecar"]
 
 
 def pytest_configure(config):

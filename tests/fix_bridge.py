@@ -55,6 +55,8 @@ TYPES_ROW = (
     None,
 )
 
+SEARCH_ROW = (None, "7:7:", "{0,1,2}", 1 / 3, "{}", None)
+
 SIGNATURES = {
     "ruvector_search": Signature(
         (
@@ -95,7 +97,7 @@ class MemoryBackend:
             raise CollectionNotFound("nowhere")
         if b"wait" in payload:
             self._wait(cancel)
-        return RowSet(SEARCH_COLUMNS, [("hit", str(number), number * 0.25 + 1 / 3) for number in range(10)])
+        return RowSet(SEARCH_COLUMNS, [SEARCH_ROW])
 
     def rpc_call(self, payload, cancel):
         self.payloads.append(payload)

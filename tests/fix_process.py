@@ -33,6 +33,10 @@ class SidecarProcess:
     def is_running(self):
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def kill(self):
         """SIGKILL: nothing is flushed, nothing is said."""
         self._process.send_signal(signal.SIGKILL)

@@ -63,7 +63,7 @@ def synthetic_sections(options: IndexOptions, rows: int) -> dict[str, Any]:
         "states": np.ones(rows, dtype=np.uint8),
         "keys": np.arange(rows, dtype=np.int64),
         "scales": np.ones(rows, dtype=np.float32),
-        "fingerprints": rng.integers(0, 2**63, rows, dtype=np.uint64),
+        "fingerprints": rng.integers(0, 2**32, rows, dtype=np.uint32),
         "twin_heads": np.full(rows, EMPTY, dtype=np.uint32),
         "upper": np.concatenate(upper).astype(np.uint32),
         "center": np.zeros(0, dtype=np.float32),

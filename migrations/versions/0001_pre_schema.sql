@@ -54,7 +54,9 @@ create table ruvector.collection (
   table_schema text not null,
   table_name text not null,
   column_name text not null,
+  column_number int not null,       -- names may change, attribute numbers do not
   key_columns text[] not null,
+  key_numbers int[] not null,
   key_types text[] not null,
   vector_type text not null check (vector_type in ('vector', 'halfvec', 'bit', 'sparsevec')),
   dims int not null check (dims between 1 and 1000000000),
@@ -89,7 +91,25 @@ create table ruvector.trimmed (
 create unlogged table ruvector.live (mirror_id int primary key, token text not null);
 
 -- Signs of life: a request is not sent to a sidecar that has been silent, for dblink cannot be cancelled while it waits.
-create unlogged table ruvector.pulse (name text primary key, beat_at timestamptz not null);
+create unlogged table ruvector.pulse (name text primary key, beat_at timestamptz not null, epoch bigint not null default 0);
+
+-- Which sidecar answers and does what only one may do. Every effect of it is bound to the epoch: one that was frozen and
+-- wakes later matches no row. A row, not an advisory lock, which a pooler or a half-open connection would break silently.
+create table ruvector.lease (
+  only_one boolean primary key default true check (only_one),
+  holder text not null default '',
+  epoch bigint not null default 0,
+  until timestamptz not null default '-infinity'
+);
+insert into ruvector.lease default values;
+
+-- First copies under way: a crash of the server may take rows that were copied already, and it empties this table.
+create unlogged table ruvector.copying (
+  mirror_id int not null,
+  name text not null,
+  checkpoint_id uuid not null,
+  primary key (mirror_id, name)
+);
 
 -- What the sidecar says about itself, for status functions that must work while it is down.
 create table ruvector.mirror_status (
@@ -106,12 +126,26 @@ create table ruvector.mirror_status (
   eta_seconds double precision,
   unindexed jsonb not null default '{}',
   stats jsonb not null default '{}',
+  verified jsonb not null default '{}',
   updated_at timestamptz not null default clock_timestamp()
 );
+
+-- What somebody should know of later: differences found and repaired, changed owners, lost history. Bounded per mirror.
+create table ruvector.event (
+  id bigint generated always as identity primary key,
+  at timestamptz not null default clock_timestamp(),
+  mirror_id int not null references ruvector.collection (id) on delete cascade,
+  kind text not null,
+  detail jsonb not null default '{}'
+);
+create index event_mirror on ruvector.event (mirror_id, id);
 
 grant select on ruvector.collection, ruvector.mirror_status, ruvector.instance to ruvector_user;
 grant select on ruvector.instance, ruvector.trimmed, ruvector.collection, ruvector.gate, ruvector.secret
   to ruvector_sidecar;
 grant update on ruvector.trimmed, ruvector.gate, ruvector.instance to ruvector_sidecar;
-grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.pulse, ruvector.mirror_status
+grant select, insert, delete on ruvector.event to ruvector_sidecar;
+grant select, update on ruvector.lease to ruvector_sidecar;
+grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.copying, ruvector.pulse,
+  ruvector.mirror_status
   to ruvector_sidecar;

@@ -22,7 +22,7 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         uint8_t* states
         int64_t* keys
         float32_t* scales
-        uint64_t* fingerprints
+        uint32_t* fingerprints
         uint32_t* twin_heads
         uint32_t* upper
         size_t upper_count

@@ -285,7 +285,7 @@ cdef class Graph:
             "states": np.empty(slots, dtype=np.uint8),
             "keys": np.empty(slots, dtype=np.int64),
             "scales": np.empty(slots, dtype=np.float32),
-            "fingerprints": np.empty(slots, dtype=np.uint64),
+            "fingerprints": np.empty(slots, dtype=np.uint32),
             "twin_heads": np.empty(slots, dtype=np.uint32),
             "upper": np.empty(upper_count, dtype=np.uint32),
             "center": np.empty(self.dims if coded else 0, dtype=np.float32),
@@ -336,11 +336,10 @@ cdef int fill_arrays(Arrays* arrays, dict sections) except -1:
     cdef const uint8_t[::1] rows = sections["rows"].reshape(-1), levels = sections["levels"]
     cdef const uint8_t[::1] states = sections["states"], codes = sections.get("codes", NOTHING).reshape(-1)
     cdef const uint32_t[::1] links = sections["links"].reshape(-1), upper = sections["upper"]
-    cdef const uint32_t[::1] twins = sections["twin_heads"]
+    cdef const uint32_t[::1] twins = sections["twin_heads"], prints = sections["fingerprints"]
     cdef const int64_t[::1] keys = sections["keys"], head = sections["head"]
     cdef const float32_t[::1] scales = sections["scales"]
     cdef const float32_t[::1] center = sections.get("center", NO_CENTER)
-    cdef const uint64_t[::1] prints = sections["fingerprints"]
     arrays.rows = <char*>&rows[0]
     arrays.links = <uint32_t*>&links[0] if links.shape[0] else NULL
     arrays.codes = <char*>&codes[0] if codes.shape[0] else NULL
@@ -348,7 +347,7 @@ cdef int fill_arrays(Arrays* arrays, dict sections) except -1:
     arrays.states = <uint8_t*>&states[0]
     arrays.keys = <int64_t*>&keys[0]
     arrays.scales = <float32_t*>&scales[0]
-    arrays.fingerprints = <uint64_t*>&prints[0]
+    arrays.fingerprints = <uint32_t*>&prints[0]
     arrays.twin_heads = <uint32_t*>&twins[0]
     arrays.upper = <uint32_t*>&upper[0] if upper.shape[0] else NULL
     arrays.upper_count = upper.shape[0]

@@ -13,10 +13,10 @@ from psycopg import sql
 from sqlalchemy import Connection, create_engine, pool
 
 from ruvector import __version__, db, resources
-from ruvector.errors import InternalError, InvalidParameter, NotInstalled, PermissionDenied
+from ruvector.errors import InvalidParameter, NotInstalled, PermissionDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SERVER_VERSION_MIN = 140000  # CREATE OR REPLACE TRIGGER and pg_snapshot's functions as used here
 
@@ -33,16 +33,21 @@ def install(dsn: str | None, *, api_schema: str = "public") -> list[str]:
         poolclass=pool.NullPool,
     )
     with db.translated(), engine.begin() as shared:
-        # Alembic and the repeatable scripts run on one connection, so that they commit or fail together.
-        connection = _driver_connection(shared)
-        steps = _prepare(connection, api_schema)
-        config = _config()
-        config.attributes["connection"] = shared
-        command.upgrade(config, "head")
-        for name, statements in repeatable_scripts(connection, api_schema):
-            connection.execute(statements.encode())
-            steps.append(f"applied {name}")
-        connection.execute(db.query("install", "set_version").encode(), {"version": __version__})
+        return install_on(shared, api_schema=api_schema)
+
+
+def install_on(shared: Connection, *, api_schema: str = "public") -> list[str]:
+    """Do what install does, on a connection of SQLAlchemy over psycopg, in its transaction."""
+    # Alembic and the repeatable scripts run on one connection, so that they commit or fail together.
+    connection = _driver_connection(shared)
+    steps = _prepare(connection, api_schema)
+    config = _config()
+    config.attributes["connection"] = shared
+    command.upgrade(config, "head")
+    for name, statements in repeatable_scripts(connection, api_schema):
+        connection.execute(statements.encode())
+        steps.append(f"applied {name}")
+    connection.execute(db.query("install", "set_version").encode(), {"version": __version__})
     return steps
 
 
@@ -51,25 +56,36 @@ def uninstall(dsn: str | None) -> int:
     with db.connect(dsn, application_name="ruvector uninstall", autocommit=False) as connection, db.translated():
         if not is_installed(connection):
             return 0
-        detached = connection.execute(db.query("install", "drop_mirrors").encode()).fetchall()
-        connection.execute(db.query("install", "drop_api").encode())
-        connection.execute(db.query("install", "drop_schema").encode())
+        drop_mirrors, *others = removal()
+        detached = connection.execute(drop_mirrors.encode()).fetchall()
+        for statement in others:
+            connection.execute(statement.encode())
         connection.commit()
         for role in ("ruvector_user", "ruvector_sidecar"):
             _drop_role(connection, role)
     return len(detached)
 
 
+def removal() -> list[str]:
+    """Return the statements that detach every collection, then remove the functions, then the schema."""
+    return [db.query("install", name) for name in ("drop_mirrors", "drop_api", "drop_schema")]
+
+
 def print_sql(dsn: str | None, *, api_schema: str = "public") -> str:
     """Return everything install would run, as one script for psql; reads the extensions' schemas, changes nothing."""
     with db.connect(dsn, application_name="ruvector install", autocommit=False) as connection, db.translated():
         _check_server(connection, api_schema)
-        parts = ["\\set ON_ERROR_STOP on\nBEGIN;", _read("queries/extensions.sql", {}), _migrations_offline()]
-        for name, statements in repeatable_scripts(connection, api_schema):
-            parts.append(f"-- {name}\n{statements}")
-        version = sql.Literal(__version__).as_string(connection)
-        parts.append(db.query("install", "set_version").replace("%(version)s", version) + ";\nCOMMIT;")
+        statements = script(schemas_of(connection, api_schema))
         connection.rollback()
+    return f"\\set ON_ERROR_STOP on\nBEGIN;\n{statements}\nCOMMIT;"
+
+
+def script(schemas: Mapping[str, str]) -> str:
+    """Return everything install would run; ``schemas`` are those of api, vector and dblink."""
+    parts = [_read("queries/extensions.sql", {}), _migrations_offline()]
+    parts += [f"-- {name}\n{statements}" for name, statements in _scripts(schemas)]
+    version = sql.Literal(__version__).as_string()
+    parts.append(db.query("install", "set_version").replace("%(version)s", version) + ";")
     return "\n".join(parts)
 
 
@@ -81,11 +97,20 @@ def is_installed(connection: db.Connection) -> bool:
 
 def repeatable_scripts(connection: db.Connection, api_schema: str) -> list[tuple[str, str]]:
     """Return (name, SQL) of sql/*.sql in order, with the schemas of this database filled in."""
-    schemas = {"@api@": api_schema}
+    return _scripts(schemas_of(connection, api_schema))
+
+
+def schemas_of(connection: db.Connection, api_schema: str) -> dict[str, str]:
+    """Return the schemas of the API functions and of the extensions in this database."""
+    schemas = {"api": api_schema}
     for extension in ("vector", "dblink"):
         row = connection.execute(db.query("install", "extension_schema").encode(), {"extension": extension}).fetchone()
-        schemas[f"@{extension}@"] = row[0] if row else "public"
-    quoted = {token: sql.Identifier(name).as_string(connection) for token, name in schemas.items()}
+        schemas[extension] = row[0] if row else "public"
+    return schemas
+
+
+def _scripts(schemas: Mapping[str, str]) -> list[tuple[str, str]]:
+    quoted = {f"@{token}@": sql.Identifier(name).as_string() for token, name in schemas.items()}
     return [(path.name, _read(path.name, quoted)) for path in sorted(resources.root("sql").glob("*.sql"))]
 
 
@@ -152,7 +177,10 @@ def _prepare(connection: db.Connection, api_schema: str) -> list[str]:
 def _driver_connection(shared: Connection) -> db.Connection:
     connection = shared.connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
-        raise InternalError("the installer runs on psycopg")
+        raise InvalidParameter(
+            f"the installer runs on psycopg 3, this connection is of {type(connection).__module__}",
+            hint="Use an address postgresql+psycopg://..., or run `ruvector install` before the migration.",
+        )
     return connection
 
 

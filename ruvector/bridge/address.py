@@ -20,7 +20,10 @@ _HINT: Final = "Use HOST:PORT, [IPV6]:PORT or unix:DIRECTORY."
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place to listen, or where the endpoint listens: a host, or the folder of a Unix socket, and a port."""
+    """A place to listen, or where the endpoint listens: a host, or the folder of a Unix socket, and a port.
+
+    A host that starts with "@" is a folder in the abstract namespace of Linux, as libpq writes it: a name, not a file.
+    """
 
     host: str
     port: int
@@ -28,7 +31,7 @@ class Address:
     @property
     def is_unix(self) -> bool:
         """Tell whether the host is a folder."""
-        return self.host.startswith("/")
+        return self.host.startswith(("/", "@"))
 
     @property
     def is_local(self) -> bool:
@@ -118,6 +121,22 @@ def listen(address: Address, *, socket_mode: int = 0o700) -> Listener:
         return _listen_unix(address, socket_mode=socket_mode) if address.is_unix else _listen_tcp(address)
     except OSError as error:
         raise ListenProblem(f"cannot listen at {address}: {error.strerror or error}") from error
+
+
+def listen_in_abstract(name: str, port: int) -> Listener | None:
+    """Listen at a name in the abstract namespace of Unix sockets; None where the system has none or it is taken.
+
+    Like a port of the loopback interface every program of the machine can reach it, with less work for the kernel.
+    """
+    address = Address(f"@{name}", port)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(f"\0{name}/.s.PGSQL.{port}")
+        listening.listen(CONNECTIONS_MAX)
+    except OSError:
+        listening.close()
+        return None
+    return Listener(address, listening)
 
 
 def _listen_tcp(address: Address) -> Listener:

@@ -33,8 +33,16 @@ class Column(NamedTuple):
     type_oid: int
 
 
-SEARCH_COLUMNS = (Column("kind", oids.TEXT), Column("key", oids.TEXT), Column("distance", oids.FLOAT8))
-CALL_COLUMNS = SEARCH_COLUMNS  # one row type for the database's side of the link: the document stands in key
+# A refusal, or all the rest; lists as text of PostgreSQL's arrays: a row for each key would cost more than the search.
+SEARCH_COLUMNS = (
+    Column("refusal", oids.TEXT),
+    Column("watermark", oids.TEXT),
+    Column("keys", oids.TEXT),
+    Column("reach", oids.FLOAT8),
+    Column("touched", oids.TEXT),
+    Column("report", oids.TEXT),
+)
+CALL_COLUMNS = (Column("kind", oids.TEXT), Column("key", oids.TEXT), Column("distance", oids.FLOAT8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class Backend(Protocol):
         ...
 
     def rpc_search(self, payload: bytes, cancel: CancelFlag) -> RowSet:
-        """Answer ``SEARCH <mac><json>``; the payload starts at the mac, the columns are SEARCH_COLUMNS."""
+        """Answer ``SEARCH <mac><fields>``; the payload starts at the mac, the columns are SEARCH_COLUMNS."""
         ...
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:

@@ -20,13 +20,14 @@ from ruvector.bridge.backend import (
     Value,
 )
 from ruvector.bridge.fields import convert_text, json_text
-from ruvector.bridge.grammar import parameter_casts
 from ruvector.bridge.statements import (
     ArrayOf,
     Builtin,
     Call,
     Cast,
+    CatalogQuery,
     Constants,
+    Declare,
     Expression,
     Literal,
     Parameter,
@@ -34,6 +35,7 @@ from ruvector.bridge.statements import (
     RemoteCall,
     SelectItem,
     Statement,
+    parameter_casts,
 )
 from ruvector.errors import (
     FunctionNotFound,
@@ -75,6 +77,8 @@ class Dispatcher:
             return self.remote(statement.kind, statement.payload, cancel)
         if isinstance(statement, Constants):
             return self._constants(statement, parameters)
+        if isinstance(statement, CatalogQuery):
+            return RowSet(self.columns(statement, ()), ())
         ensure(isinstance(statement, Call), "a session statement was dispatched")
         return self._call(statement, parameters, cancel)  # type: ignore[arg-type]  # the ensure above
 
@@ -84,6 +88,8 @@ class Dispatcher:
             return SEARCH_COLUMNS if statement.kind is Remote.SEARCH else CALL_COLUMNS
         if isinstance(statement, Constants):
             return tuple(Column(name, _type_of(value, type_oids)) for name, value in statement.items)
+        if isinstance(statement, CatalogQuery):
+            return tuple(Column(label, oids.TEXT) for label in statement.labels)
         ensure(isinstance(statement, Call), "a session statement was described")
         signature = self._signature(statement)  # type: ignore[arg-type]
         return _projection(statement, signature.columns)[0]  # type: ignore[arg-type]
@@ -93,6 +99,8 @@ class Dispatcher:
 
         Raises SessionProblem when a parameter below the highest one is neither used nor declared.
         """
+        if isinstance(statement, Declare):
+            statement = statement.query
         casts = parameter_casts(statement)
         wanted: dict[int, int] = {}
         if isinstance(statement, Call):

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ruvector.bridge.catalog import catalog_query
 from ruvector.bridge.statements import (
     ArrayOf,
     Builtin,
     Call,
     Cast,
+    CatalogQuery,
     Constants,
+    Declare,
     Expression,
+    Fetch,
     Literal,
     Parameter,
     SelectItem,
     SessionCommand,
     Statement,
     Verb,
+    default_label,
 )
-from ruvector.bridge.tokens import Token, TokenKind, tokenize
+from ruvector.bridge.tokens import Token, TokenKind, number_of, tokenize
 from ruvector.errors import LimitExceeded, SyntaxProblem, UnsupportedStatement, UserError
 from ruvector.limits import ARGUMENTS_MAX, ARRAY_DEPTH_MAX, CAST_DEPTH_MAX, STATEMENTS_MAX
 
@@ -34,7 +39,7 @@ _CLAUSES: Final = frozenset(
 _CONSTANT_WORDS: Final = {"true": Literal(value=True), "false": Literal(value=False), "null": Literal(None)}
 _BUILTIN_WORDS: Final = frozenset({"current_user", "session_user", "user", "current_catalog", "current_schema"})
 _BUILTIN_FUNCTIONS: Final = frozenset(
-    {"version", "current_schema", "current_database", "pg_backend_pid", "pg_is_in_recovery"}
+    {"version", "current_schema", "current_database", "pg_advisory_unlock_all", "pg_backend_pid", "pg_is_in_recovery"}
 )
 _TWO_WORD_TYPES: Final = {("double", "precision"), ("character", "varying"), ("bit", "varying")}
 
@@ -55,29 +60,6 @@ def parse(text: str) -> list[Statement]:
         if not parser.is_at_end() and not parser.accept_symbol(";"):
             raise parser.refusal()
     return statements
-
-
-def parameter_casts(statement: Statement) -> dict[int, str | None]:
-    """Return the numbers of the parameters a statement uses, each with the type of its cast when it has one."""
-    found: dict[int, str | None] = {}
-    pending: list[tuple[Expression, str | None]] = []
-    if isinstance(statement, Call):
-        pending += [(each, None) for each in statement.arguments]
-        pending += [(each, None) for _, each in statement.named]
-        if statement.limit is not None:
-            pending.append((statement.limit, "int8"))
-    elif isinstance(statement, Constants):
-        pending += [(each, None) for _, each in statement.items]
-    while pending:
-        expression, type_name = pending.pop()
-        if isinstance(expression, Parameter):
-            found[expression.number] = found.get(expression.number) or type_name
-        elif isinstance(expression, Cast):
-            pending.append((expression.operand, expression.type_name))
-        elif isinstance(expression, ArrayOf):
-            element = type_name.removesuffix("[]") if type_name is not None else None
-            pending += [(each, element) for each in expression.items]
-    return found
 
 
 class _Parser:
@@ -156,9 +138,14 @@ class _Parser:
         """Read one statement, up to its semicolon."""
         token = self._take()
         word = token.value if token.kind is TokenKind.NAME else ""
-        if word == "select":
-            return self._select()
-        commands: dict[str, Callable[[], SessionCommand]] = {
+        if word in ("select", "with"):
+            return self._query(word)
+        commands: dict[str, Callable[[], Statement]] = {
+            "declare": self._declare,
+            "fetch": lambda: self._fetch(is_move=False),
+            "move": lambda: self._fetch(is_move=True),
+            "close": lambda: SessionCommand(Verb.CLOSE, self._name_or_all()),
+            "unlisten": self._unlisten,
             "begin": lambda: self._transaction(Verb.BEGIN),
             "start": self._start,
             "commit": lambda: self._transaction(Verb.COMMIT),
@@ -210,10 +197,53 @@ class _Parser:
 
     def _deallocate(self) -> SessionCommand:
         self._accept_word("prepare")
-        token = self._token
+        return SessionCommand(Verb.DEALLOCATE, self._name_or_all())
+
+    def _name_or_all(self) -> str:
+        """Read a name; ALL is the empty name."""
+        return "" if self._accept_word("all") else self._expect_name()
+
+    def _unlisten(self) -> SessionCommand:
+        if not self.accept_symbol("*"):
+            self._expect_name()
+        return SessionCommand(Verb.UNLISTEN)
+
+    # Cursors ----------------------------------------------------------------------------------------------------
+
+    def _declare(self) -> Declare:
         name = self._expect_name()
-        is_all = token.kind is TokenKind.NAME and name == "all"
-        return SessionCommand(Verb.DEALLOCATE, "" if is_all else name)
+        is_binary = False
+        while word := self._accept_word("binary", "insensitive", "asensitive", "no", "scroll"):
+            is_binary |= word == "binary"
+            if word == "no":
+                self._expect_word("scroll")
+            elif word == "scroll":
+                raise UnsupportedStatement("SCROLL is not supported: a cursor goes forwards only")
+        self._expect_word("cursor")
+        held = self._accept_word("with", "without")
+        if held:
+            self._expect_word("hold")
+        self._expect_word("for")
+        query = self._query(self._take().value)
+        return Declare(name, query, is_binary=is_binary, is_held=held == "with")
+
+    def _fetch(self, *, is_move: bool) -> Fetch:
+        """Read a forward direction, FROM or IN, and the name of a cursor."""
+        if word := self._accept_word("prior", "first", "last", "absolute", "relative", "backward"):
+            raise UnsupportedStatement(f"{word.upper()} is not supported: a cursor goes forwards only")
+        is_forward = bool(self._accept_word("forward"))
+        rows_max: int | None = 1
+        if self._accept_word("all"):
+            rows_max = None
+        elif self._token.kind is TokenKind.NUMBER:
+            digits = self._take().value
+            if not digits.isdigit() or len(digits) > 18:
+                raise SyntaxProblem(f'a cursor cannot go "{digits[:40]}" rows')
+            rows_max = int(digits)
+        elif not is_forward:
+            self._accept_word("next")
+        self._accept_word("from", "in")
+        return Fetch(self._expect_name(), rows_max, is_move)
 
     def _setting_name(self, *, allow_all: bool) -> str:
         """Read the name of a setting, also of two parts or words; ALL is the empty name where it is allowed."""
@@ -266,7 +296,16 @@ class _Parser:
 
     # SELECT -----------------------------------------------------------------------------------------------------
 
-    def _select(self) -> Statement:
+    def _query(self, word: str) -> Call | Constants | CatalogQuery:
+        """Read what follows SELECT or WITH."""
+        if found := catalog_query(self._tokens, self._position - 1):
+            query, self._position = found
+            return query
+        if word != "select":
+            raise UnsupportedStatement(f"{word.upper()[:40]} is not supported")
+        return self._select()
+
+    def _select(self) -> Call | Constants:
         if self._accept_word("distinct", "all"):
             raise UnsupportedStatement("DISTINCT and ALL are not supported")
         items = [self._select_item()]
@@ -296,7 +335,7 @@ class _Parser:
         is_name = token.kind in _NAMES and not self._is_constant_word(token, following)
         if not is_name:
             expression = self._expression(depth=0)
-            return self._label() or _default_label(expression), expression
+            return self._label() or default_label(expression), expression
         path = [self._expect_name()]
         while self.accept_symbol("."):
             path.append("*" if self.accept_symbol("*") else self._expect_name())
@@ -398,7 +437,7 @@ class _Parser:
         if token.kind is TokenKind.STRING:
             return self._casts(Literal(self._take().value))
         if token.kind is TokenKind.NUMBER:
-            return self._casts(Literal(_number(self._take().value)))
+            return self._casts(Literal(number_of(self._take().value)))
         if token.kind is TokenKind.PARAMETER:
             return self._casts(self._parameter())
         if token.kind is TokenKind.NAME:
@@ -409,7 +448,7 @@ class _Parser:
         sign = -1 if self._take().value == "-" else 1
         if self._token.kind is not TokenKind.NUMBER:
             raise self.refusal()
-        return self._casts(Literal(sign * _number(self._take().value)))
+        return self._casts(Literal(sign * number_of(self._take().value)))
 
     def _parameter(self) -> Parameter:
         digits = self._take().value
@@ -480,24 +519,3 @@ class _Parser:
             self._expect_symbol("]")
             is_array = True
         return name.lower() + ("[]" if is_array else "")
-
-
-def _number(text: str) -> int | float:
-    """Return a number token's value; only digits make an int."""
-    if text.isdigit():
-        if len(text) > 40:
-            raise SyntaxProblem("a number has more than 40 digits")
-        return int(text)
-    return float(text)
-
-
-def _default_label(expression: Expression) -> str:
-    """Return the column name PostgreSQL gives to a value."""
-    if isinstance(expression, Cast):
-        inner = _default_label(expression.operand)
-        return expression.type_name.removesuffix("[]") if inner == "?column?" else inner
-    if isinstance(expression, Builtin):
-        return expression.name
-    if isinstance(expression, Literal) and isinstance(expression.value, bool):
-        return "bool"
-    return "array" if isinstance(expression, ArrayOf) else "?column?"

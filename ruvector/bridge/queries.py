@@ -15,7 +15,7 @@ from ruvector.bridge.fields import decode
 from ruvector.bridge.grammar import parse
 from ruvector.bridge.rows import RowEncoder, row_encoder
 from ruvector.bridge.state import IDLE, REPORTED, SessionState
-from ruvector.bridge.statements import Call, Remote, RemoteCall, SessionCommand, Statement, Verb
+from ruvector.bridge.statements import Call, Declare, Fetch, Remote, RemoteCall, SessionCommand, Statement, Verb
 from ruvector.errors import LimitExceeded, ProtocolViolation, SessionProblem, SyntaxProblem
 from ruvector.limits import HELD_BYTES_MAX, PORTALS_MAX, PREPARED_STATEMENTS_MAX, ROWS_CHUNK
 
@@ -43,6 +43,7 @@ class Portal:
     size: int
     rows: Iterator[Sequence[object]] | None = None
     is_done: bool = False
+    is_held: bool = False  # a cursor WITH HOLD outlives its transaction
 
 
 class Queries:
@@ -87,9 +88,44 @@ class Queries:
             else:
                 self._command(statement)
             return
-        self.label = statement.function if isinstance(statement, Call) else "query"
         self._state.check_usable()
+        if isinstance(statement, Declare):
+            self._declare(statement, (), size=0)
+            return
+        if isinstance(statement, Fetch):
+            portal = self._find_portal(statement.cursor)
+            encoder = row_encoder(portal.prepared.columns or (), portal.result_formats)
+            if not statement.is_move:
+                self._channel.write(encoder.description)
+            self._fetch_cursor(statement, encoder)
+            return
+        self.label = statement.function if isinstance(statement, Call) else "query"
         self._write_answer(self._dispatcher.run(statement, (), self._cancel))
+
+    # Cursors: portals with a name that SQL knows ----------------------------------------------------------------
+
+    def _declare(self, statement: Declare, parameters: tuple[Value, ...], *, size: int) -> None:
+        """Run the query of a cursor and keep its rows."""
+        if self._state.transaction == IDLE and not statement.is_held:
+            raise SessionProblem("DECLARE CURSOR can only be used in transaction blocks", sqlstate="25P01")
+        self._check_new_portal(statement.name)
+        self.label = statement.query.function if isinstance(statement.query, Call) else "query"
+        answer = self._dispatcher.run(statement.query, parameters, self._cancel)
+        formats = (1,) * len(answer.columns) if statement.is_binary else ()
+        prepared = Prepared(statement.query, (), answer.columns, 0)
+        self._portals[statement.name] = Portal(
+            prepared, (), formats, size, iter(answer.rows), is_done=True, is_held=statement.is_held
+        )
+        self._channel.write(codec.command_complete("DECLARE CURSOR"))
+
+    def _fetch_cursor(self, statement: Fetch, encoder: RowEncoder) -> None:
+        """Send the next rows of a cursor, or pass over them."""
+        self.label = "cursor"
+        portal = self._find_portal(statement.cursor)
+        rows = iter(portal.rows or ())
+        wanted = rows if statement.rows_max is None else islice(rows, statement.rows_max)
+        count = sum(1 for _ in wanted) if statement.is_move else self._write_rows(wanted, encoder)
+        self._channel.write(codec.command_complete(f"{'MOVE' if statement.is_move else 'FETCH'} {count}"))
 
     def _write_answer(self, answer: RowSet, *, tag: str = "") -> None:
         encoder = row_encoder(answer.columns, ())
@@ -119,8 +155,12 @@ class Queries:
             self._deallocate(command.name)
         if command.verb is Verb.DISCARD and command.name == "all":
             self._prepared.clear()
-        if effect.ends_transaction:
+        if command.verb is Verb.CLOSE:
+            self._close_cursor(command.name)
+        if command.verb is Verb.DISCARD and command.name == "all":
             self._portals.clear()
+        elif effect.ends_transaction:
+            self._drop_portals()
         if effect.warning is not None:
             sqlstate, text = effect.warning
             self._channel.write(codec.notice_response(text, sqlstate=sqlstate))
@@ -157,6 +197,10 @@ class Queries:
         columns: tuple[Column, ...] | None = None
         if isinstance(statement, SessionCommand):
             columns = (Column(statement.name, oids.TEXT),) if statement.verb is Verb.SHOW else None
+        elif isinstance(statement, Fetch):
+            columns = None if statement.is_move else self._find_portal(statement.cursor).prepared.columns
+        elif isinstance(statement, Declare):
+            type_oids = self._dispatcher.parameter_types(statement, type_oids)
         elif statement is not None:
             type_oids = self._dispatcher.parameter_types(statement, type_oids)
             columns = self._dispatcher.columns(statement, type_oids)
@@ -168,16 +212,12 @@ class Queries:
         message = codec.parse_bind(body)
         prepared = self._find_prepared(message.statement)
         self._check_transaction(prepared.statement)
-        if message.portal and message.portal in self._portals:
-            raise SessionProblem(f'cursor "{message.portal[:63]}" already exists', sqlstate="42P03")
         if len(message.values) != len(prepared.type_oids):
             raise ProtocolViolation(
                 f"bind message supplies {len(message.values)} parameters, but prepared statement "
                 f'"{message.statement[:63]}" requires {len(prepared.type_oids)}'
             )
-        if len(self._portals) >= PORTALS_MAX:
-            raise LimitExceeded(f"more than {PORTALS_MAX} open portals")
-        self._portals.pop(message.portal, None)
+        self._check_new_portal(message.portal)
         self._check_held(len(body))
         formats = message.formats
         if len(formats) != len(message.values):
@@ -216,7 +256,17 @@ class Queries:
             portal.is_done = True
             self._command(statement)
             return
+        if isinstance(statement, Declare):
+            portal.is_done = True
+            self._state.check_usable()
+            self._declare(statement, portal.parameters, size=portal.size)
+            return
         encoder = row_encoder(portal.prepared.columns or (), portal.result_formats)
+        if isinstance(statement, Fetch):
+            portal.is_done = True
+            self._state.check_usable()
+            self._fetch_cursor(statement, encoder)
+            return
         if portal.rows is None:
             portal.rows = iter(self._run_portal(statement, portal))
             portal.is_done = True
@@ -250,12 +300,30 @@ class Queries:
     def sync(self) -> None:
         """End the implicit transaction of a group of messages: portals live on in an open block only."""
         if self._state.transaction == IDLE:
-            self._portals.clear()
+            self._drop_portals()
 
     def fail(self) -> None:
         """Note that the present request failed: its transaction and portals are gone."""
         self._state.fail()
-        self._portals.clear()
+        self._drop_portals()
+
+    def _drop_portals(self) -> None:
+        """End the portals of a transaction; held cursors stay."""
+        self._portals = {name: portal for name, portal in self._portals.items() if portal.is_held}
+
+    def _close_cursor(self, name: str) -> None:
+        if not name:
+            self._portals.clear()
+        elif self._portals.pop(name, None) is None:
+            raise SessionProblem(f'cursor "{name[:63]}" does not exist', sqlstate="34000")
+
+    def _check_new_portal(self, name: str) -> None:
+        """Make room for a portal; the unnamed one is replaced, a named one must be new."""
+        if name and name in self._portals:
+            raise SessionProblem(f'cursor "{name[:63]}" already exists', sqlstate="42P03")
+        if len(self._portals) >= PORTALS_MAX:
+            raise LimitExceeded(f"more than {PORTALS_MAX} open portals")
+        self._portals.pop(name, None)
 
     def _check_transaction(self, statement: Statement | None) -> None:
         ending = (Verb.COMMIT, Verb.ROLLBACK, Verb.ROLLBACK_TO)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import ruvector
 from ruvector.bridge import codec
-from ruvector.bridge.address import DEFAULT_PORT, Address, Listener, listen, parse_address
+from ruvector.bridge.address import DEFAULT_PORT, Address, Listener, listen, listen_in_abstract, parse_address
 from ruvector.bridge.backend import Backend
 from ruvector.bridge.channel import Channel
 from ruvector.bridge.session import Session, SessionKey
@@ -31,8 +31,8 @@ class Server:
     """The wire endpoint: from ``start`` to ``close`` it answers clients at its addresses.
 
     ``listen_at`` holds texts for parse_address; ``port`` is used where they name none, 0 takes a free one. The
-    addresses in use stand in ``addresses`` after the start. With ``tls`` clients may encrypt, those of other machines
-    must.
+    addresses in use stand in ``addresses`` after the start, and in ``shortcut`` a faster one for this machine, where
+    the system has it. With ``tls`` clients may encrypt, those of other machines must.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Server:
         self.product_version = product_version
         self.tls = tls
         self.addresses: list[Address] = []
+        self.shortcut: Address | None = None
         self._wanted = [parse_address(text, port=port) for text in listen_at]
         self._connections_max = connections_max
         self._socket_mode = socket_mode
@@ -94,6 +95,11 @@ class Server:
             self._close_listeners()
             raise
         self.addresses = [listener.address for listener in self._listeners]
+        shortcut = listen_in_abstract(f"ruvector-{random_token()}", self.addresses[0].port)
+        if shortcut is not None:
+            shortcut.socket.settimeout(0)
+            self._listeners.append(shortcut)
+            self.shortcut = shortcut.address
         self._waker = socket.socketpair()
         for target, name in ((self._accept_clients, "accept"), (self._watch, "watch")):
             thread = threading.Thread(target=target, name=f"ruvector-bridge-{name}", daemon=True)
@@ -124,6 +130,13 @@ class Server:
             for end in self._waker:
                 end.close()
             self._waker = None
+
+    def end_sessions(self) -> None:
+        """Have every client connect anew, wherever the database then says."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.end(at_once=False)
 
     # What sessions ask ------------------------------------------------------------------------------------------
 

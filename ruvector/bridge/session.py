@@ -131,6 +131,7 @@ class Session:
             "current_user": login.name,
             "session_user": login.name,
             "user": login.name,
+            "pg_advisory_unlock_all": "",
             "pg_backend_pid": self.key.process_id,
             "pg_is_in_recovery": False,
         }

@@ -123,7 +123,8 @@ class SessionState:
             return Effect(verb, changed=self._reset(command.name))
         if verb is Verb.DISCARD:
             return self._discard(command.name)
-        return Effect(f"{verb} ALL" if not command.name else verb)  # DEALLOCATE: the statements live elsewhere
+        # DEALLOCATE and CLOSE: what they end lives elsewhere; UNLISTEN: nobody can listen.
+        return Effect(verb if command.name or verb is Verb.UNLISTEN else f"{verb} ALL")
 
     def show(self, name: str) -> str:
         """Return the value of a setting; raise SessionProblem when it was never set and has no default."""

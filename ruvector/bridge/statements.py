@@ -74,6 +74,33 @@ class Constants:
     items: tuple[tuple[str, Expression], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogQuery:
+    """A query of system catalogs: it has these columns, uses these parameters, and finds nothing."""
+
+    labels: tuple[str, ...]
+    parameters: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """DECLARE name CURSOR FOR SELECT ...; a held cursor outlives its transaction."""
+
+    name: str
+    query: Call | Constants | CatalogQuery
+    is_binary: bool
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """FETCH or MOVE, forwards: so many rows of a cursor, None for all that are left."""
+
+    cursor: str
+    rows_max: int | None
+    is_move: bool
+
+
 class Remote(StrEnum):
     """The private statements of the bridge inside the database."""
 
@@ -104,6 +131,8 @@ class Verb(StrEnum):
     SHOW = "SHOW"
     DISCARD = "DISCARD"
     DEALLOCATE = "DEALLOCATE"
+    CLOSE = "CLOSE"
+    UNLISTEN = "UNLISTEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +144,43 @@ class SessionCommand:
     value: str | None = None
 
 
-Statement: TypeAlias = Call | Constants | RemoteCall | SessionCommand
+Statement: TypeAlias = Call | Constants | CatalogQuery | RemoteCall | Declare | Fetch | SessionCommand
+
+
+def parameter_casts(statement: Statement) -> dict[int, str | None]:
+    """Return the numbers of the parameters a statement uses, each with the type of its cast when it has one."""
+    found: dict[int, str | None] = {}
+    pending: list[tuple[Expression, str | None]] = []
+    if isinstance(statement, Declare):
+        statement = statement.query
+    if isinstance(statement, CatalogQuery):
+        return dict.fromkeys(statement.parameters)
+    if isinstance(statement, Call):
+        pending += [(each, None) for each in statement.arguments]
+        pending += [(each, None) for _, each in statement.named]
+        if statement.limit is not None:
+            pending.append((statement.limit, "int8"))
+    elif isinstance(statement, Constants):
+        pending += [(each, None) for _, each in statement.items]
+    while pending:
+        expression, type_name = pending.pop()
+        if isinstance(expression, Parameter):
+            found[expression.number] = found.get(expression.number) or type_name
+        elif isinstance(expression, Cast):
+            pending.append((expression.operand, expression.type_name))
+        elif isinstance(expression, ArrayOf):
+            element = type_name.removesuffix("[]") if type_name is not None else None
+            pending += [(each, element) for each in expression.items]
+    return found
+
+
+def default_label(expression: Expression) -> str:
+    """Return the column name PostgreSQL gives to a value."""
+    if isinstance(expression, Cast):
+        inner = default_label(expression.operand)
+        return expression.type_name.removesuffix("[]") if inner == "?column?" else inner
+    if isinstance(expression, Builtin):
+        return expression.name
+    if isinstance(expression, Literal) and isinstance(expression.value, bool):
+        return "bool"
+    return "array" if isinstance(expression, ArrayOf) else "?column?"

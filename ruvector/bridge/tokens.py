@@ -80,6 +80,15 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
+def number_of(text: str) -> int | float:
+    """Return a number token's value; only digits make an int."""
+    if text.isdigit():
+        if len(text) > 40:
+            raise SyntaxProblem("a number has more than 40 digits")
+        return int(text)
+    return float(text)
+
+
 def _string(text: str, start: int) -> tuple[str, int]:
     """Return the content of a standard string and the place after it; a doubled quote stands for one."""
     parts: list[str] = []

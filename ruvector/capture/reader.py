@@ -11,6 +11,7 @@ from psycopg import sql
 
 from ruvector import db, limits
 from ruvector.capture.statements import TableStatements
+from ruvector.errors import Flood
 from ruvector.kernels.copyformat import decode
 from ruvector.snapshot import Snapshot
 from ruvector.values import Collection, DecodedRows, ElementType
@@ -36,6 +37,16 @@ class ChangeBatch:
     def keys(self) -> list[str]:
         """Return each changed key once, in the order of first appearance."""
         return list(dict.fromkeys(key for _, key in self.changes if key is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSum:
+    """Some neighbouring rows of the table: their keys, or the last one, and the sum over those an index takes."""
+
+    keys: list[str]
+    usable: int
+    combined: int  # all their hashes, exclusive-or, as a signed number
+    rows: int
 
 
 class TableReader:
@@ -67,16 +78,27 @@ class TableReader:
                 raise psycopg.OperationalError("the database did not tell its snapshot")
             yield Snapshot.parse(row[0]), row[1]
 
-    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str) -> ChangeBatch:
-        """Return what this snapshot sees and the position does not; call inside at_snapshot."""
-        parameters = {"xmax": str(position.xmax), "xip": [str(xid) for xid in position.xip]}
+    def changes_since(
+        self, position: Snapshot, snapshot: Snapshot, lsn: str, *, rows_max: int = limits.RECENT_CHANGES_MAX
+    ) -> ChangeBatch:
+        """Return what this snapshot sees and the position does not; call inside at_snapshot.
+
+        Raises:
+            Flood: there are more than ``rows_max``.
+        """
+        parameters = {"xmax": str(position.xmax), "xip": [str(xid) for xid in position.xip], "rows": rows_max + 1}
         rows = self._connection.execute(self._statements.changes(), parameters).fetchall()
+        if len(rows) > rows_max:
+            raise Flood(f"more than {rows_max} changes at once")
         return ChangeBatch(snapshot, lsn, tuple((xid, key) for xid, key in rows))
 
-    def changes_within(self, position: Snapshot) -> list[tuple[int, str]]:
-        """Return the changelog rows whose transaction is visible in the position."""
+    def changes_within(self, position: Snapshot) -> list[tuple[int, str]] | None:
+        """Return the changelog rows whose transaction is visible in the position; None when they are too many."""
+        parameters = {"position": str(position), "rows": limits.RECENT_CHANGES_MAX + 1}
         with db.translated():
-            rows = self._connection.execute(self._statements.changes_seen(), {"position": str(position)}).fetchall()
+            rows = self._connection.execute(self._statements.changes_seen(), parameters).fetchall()
+        if len(rows) > limits.RECENT_CHANGES_MAX:
+            return None
         return [(xid, key) for xid, key in rows if key is not None]
 
     def rows_of(self, keys: Sequence[str]) -> DecodedRows:
@@ -90,14 +112,31 @@ class TableReader:
     @property
     def chunk_rows(self) -> int:
         """How many rows one chunk asks for: fewer when the vectors are wide."""
+        return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // self._row_bytes))
+
+    @property
+    def _row_bytes(self) -> int:
         options = self.collection.options
-        is_sparse = options.element is ElementType.SPARSE
-        row_bytes = limits.SPARSE_ROW_BYTES if is_sparse else 64 + 4 * options.dims
-        return max(1, min(limits.COPY_CHUNK_ROWS, limits.COPY_CHUNK_BYTES // row_bytes))
+        return limits.SPARSE_ROW_BYTES if options.element is ElementType.SPARSE else 64 + 4 * options.dims
 
     def sample_keys(self, *, percent: float, rows: int) -> list[str]:
         """Return the keys of some rows of the table."""
         return [row[0] for row in self._connection.execute(self._statements.sample_keys(percent=percent, rows=rows))]
+
+    @property
+    def slice_rows(self) -> int:
+        """How many rows one slice of a verification takes: fewer when the vectors are wide."""
+        return max(1, min(limits.VERIFY_SLICE_ROWS, limits.VERIFY_SLICE_BYTES // self._row_bytes))
+
+    def bucket_sums(self, after: str | None) -> list[BucketSum]:
+        """Return sums over the next slice of rows in key order; call inside at_snapshot."""
+        statement = self._statements.bucket_sums(after, rows=self.slice_rows, bucket_rows=limits.VERIFY_BUCKET_ROWS)
+        return [BucketSum(*row) for row in self._connection.execute(statement)]
+
+    def row_hashes(self, after: str | None, upto: str | None) -> dict[str, int | None]:
+        """Return the hash of each row in a range of keys; None for rows an index does not take."""
+        statement = self._statements.hashed_rows(after, upto)
+        return {str(key): row_hash for key, row_hash in self._connection.execute(statement)}
 
     def row_estimate(self) -> int:
         """Return how many rows the planner believes in; 0 when it does not know."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from ruvector import db
-from ruvector.values import Collection, KeyKind
+from ruvector.values import Collection, ElementType, KeyKind, Metric
 
 
 class TableStatements:
@@ -56,7 +56,7 @@ class TableStatements:
         return self._fill(
             "chunk",
             **self._row_parts(),
-            after=sql.SQL("true") if after is None else self._after(after),
+            after=sql.SQL("true") if after is None else self._compared(">", after),
             order=sql.SQL(", ").join(self._key_columns),
             rows=sql.Literal(rows),
         )
@@ -70,6 +70,45 @@ class TableStatements:
             percent=sql.Literal(percent),
             rows=sql.Literal(rows),
         )
+
+    def hashed_rows(self, after: str | None, upto: str | None, *, rows: int | None = None) -> sql.Composed:
+        """Return the query of (key, hash) of the rows in a range of keys: after one, up to another, each optional."""
+        is_number = self._collection.options.key_kind is KeyKind.INT64
+        return sql.SQL(db.query("verify", "hashed_rows")).format(
+            **self._row_parts(),
+            after=sql.SQL("true") if after is None else self._compared(">", after),
+            upto=sql.SQL("true") if upto is None else self._compared("<=", upto),
+            order=sql.SQL(", ").join(self._key_columns),
+            rows=sql.Literal(rows),
+            seed=sql.SQL("y.key" if is_number else "hash_array_extended(ARRAY[convert_to(y.key, 'UTF8')], 0)"),
+            usable=self._usable(sql.Identifier("y", "sent")),
+        )
+
+    def bucket_sums(self, after: str | None, *, rows: int, bucket_rows: int) -> sql.Composed:
+        """Return the query that sums up the hashes of the next rows, bucket by bucket.
+
+        Whole numbers have an order that both sides know, so the last key of a bucket says which rows are in it; the
+        order of texts is the database's own, so all keys are sent.
+        """
+        is_number = self._collection.options.key_kind is KeyKind.INT64
+        return sql.SQL(db.query("verify", "bucket_sums")).format(
+            hashed_rows=self.hashed_rows(after, None, rows=rows),
+            bucket_keys=sql.SQL("ARRAY[max(z.key)::text]" if is_number else "array_agg(z.key ORDER BY z.place)"),
+            bucket_rows=sql.Literal(bucket_rows),
+        )
+
+    def _usable(self, sent: sql.Identifier) -> sql.Composed:
+        """Return the condition that the bytes of a vector are those of a row that an index takes."""
+        options = self._collection.options
+        elements = {ElementType.F32: 4, ElementType.F16: 2}.get(options.element)
+        head = options.dims.to_bytes(4, "big") if elements is None else options.dims.to_bytes(2, "big") + bytes(2)
+        usable = sql.SQL("substr({}, 1, 4) = {}").format(sent, sql.Literal(head))
+        if options.metric is not Metric.COSINE:
+            return usable
+        # Rows without direction: all elements zero, or, where zeros are left out, none.
+        unwanted = sql.SQL("substr({}, 5, 4)").format(sent) if elements is None else sent
+        zero = bytes(4) if elements is None else head + bytes(options.dims * elements)
+        return usable + sql.SQL(" AND {} <> {}").format(unwanted, sql.Literal(zero))
 
     def table_name(self) -> str:
         """Return the quoted, qualified table name, for to_regclass."""
@@ -95,12 +134,12 @@ class TableStatements:
             return sql.SQL("{}::text").format(names[0])
         return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(names))
 
-    def _after(self, key: str) -> sql.Composed:
+    def _compared(self, operator: str, key: str) -> sql.Composed:
         values = [key] if len(self._types) == 1 else [_plain(value) for value in json.loads(key, parse_float=str)]
         literals = sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Literal(value), kind) for value, kind in zip(values, self._types, strict=True)
         )
-        return sql.SQL("({}) > ({})").format(sql.SQL(", ").join(self._key_columns), literals)
+        return sql.SQL("({}) {} ({})").format(sql.SQL(", ").join(self._key_columns), sql.SQL(operator), literals)
 
 
 def _plain(value: object) -> str:

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from ruvector import __version__
-from ruvector.cli import attach, demo, doctor, inspection, install, output, search, serve, settings, status, verify
+from ruvector.cli import (
+    attach,
+    compare,
+    demo,
+    doctor,
+    inspection,
+    install,
+    output,
+    search,
+    serve,
+    settings,
+    status,
+    verify,
+)
 from ruvector.errors import RuvectorError
 
 INTERRUPTED = 130  # as a shell reports a command that Ctrl+C ended
@@ -52,6 +65,7 @@ for command in (
     status.status,
     doctor.doctor,
     search.search,
+    compare.compare,
     verify.verify,
 ):
     app.command()(command)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -111,23 +113,39 @@ def _collection_checks(client: Client) -> Iterator[Check]:
 def _collection_check(row: dict[str, Any]) -> Check:
     name = f"collection {row['name']}"
     again = f"ruvector detach {row['name']}, then attach it again"
-    if not row["has_table"]:
-        return _failed(name, "its table was dropped or replaced", again)
-    if not row["has_triggers"]:
-        return _failed(name, "a trigger of its table is missing or disabled", again)
-    if not row["is_unchanged"]:
-        return _failed(name, "the definition of its table or triggers changed since it was attached", again)
+    if row["table_problem"] and "was dropped" in row["table_problem"]:
+        return _failed(name, row["table_problem"], f"ruvector detach {row['name']}")
+    if row["table_problem"]:
+        return _failed(name, row["table_problem"], again)
+    if row["trigger_problem"]:
+        found = f"{row['trigger_problem']}: what is written now is not captured"
+        return _failed(name, found, f"SELECT ruvector.recapture({row['id']}); then all rows are compared")
+    if not row["is_current"]:
+        found = "the definition of its table or triggers changed; a running sidecar follows by itself"
+        return _failed(name, found, f"ruvector run; or: {again}")
     if row["state"] != "live":
-        return _failed(name, f"{row['state']}: {row['reason'] or 'wait for it'}", _state_fix(row["state"]))
-    if row["changelog_bytes"] > limits.CHANGELOG_BYTES_WARN:
+        found = f"{row['state']}: {row['reason'] or 'wait for it'}{_disk_lasts(row)}"
+        return _failed(name, found, _state_fix(row["state"]))
+    if row["changelog_bytes"] > limits.CHANGELOG_BYTES_MAX:
         found = f"its changelog takes {output.size(row['changelog_bytes'])}"
-        return _failed(name, found, "Let every sidecar run: changes are kept until all have saved them.")
+        return _failed(name, found, "Let every sidecar run, or: SELECT ruvector.empty_changelogs();")
+    if row["differed_at"]:
+        found = f"{row['differences']} rows differed from the table at {row['differed_at']}, and were read again"
+        return _failed(name, found, f"Find out what changed them unseen: ruvector verify {row['name']} --full")
     left_out = f", left out: {output.cell(row['unindexed'])}" if row["unindexed"] else ""
     return _passed(name, f"live, {row['rows_indexed']:,} rows, {row['pending_changes']} pending{left_out}")
 
 
+def _disk_lasts(row: dict[str, Any]) -> str:
+    """Say how long the disk of the server has room for the changelog; nothing when it does not grow or is elsewhere."""
+    if not row["bytes_a_day"] or not row["pending_changes"] or not Path(row["data_directory"] or "/nowhere").is_dir():
+        return ""
+    days = shutil.disk_usage(row["data_directory"]).free / row["bytes_a_day"]
+    return f"; the disk has room for {days:,.1f} days of it"
+
+
 def _state_fix(state: str) -> str:
-    if state in ("copying", "catching_up"):
+    if state in ("copying", "catching_up", "reconciling"):
         return "Wait: ruvector status shows the progress. Searches are answered by the database meanwhile."
     return "Start the sidecar: ruvector run; its log says more."
 

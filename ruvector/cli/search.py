@@ -41,7 +41,7 @@ def search(
     """Search once, with the database's own function ruvector_search."""
     if [vector, row_id, file].count(None) != 2:
         raise typer.BadParameter("Give exactly one of --vector, --id and --file.")
-    condition = _json(filter_text, option="--filter", wanted=dict) if filter_text is not None else None
+    condition = read_json(filter_text, option="--filter", wanted=dict) if filter_text is not None else None
     call = read_call(dsn=dsn, file=config, format=output_format)
     with call.client() as client:
         query = _query(client, name, vector=vector, row_id=row_id, file=file)
@@ -70,7 +70,7 @@ def _query(client: Client, name: str, *, vector: str | None, row_id: str | None,
         return text
     if text.startswith("{") and client.collection(name).options.element is ElementType.SPARSE:
         return text
-    return _json(text, option="--vector", wanted=list)
+    return read_json(text, option="--vector", wanted=list)
 
 
 def _vector_in(file: Path) -> Any:
@@ -85,7 +85,8 @@ def _vector_in(file: Path) -> Any:
     return numbers.reshape(-1)
 
 
-def _json(text: str, *, option: str, wanted: type) -> Any:
+def read_json(text: str, *, option: str, wanted: type) -> Any:
+    """Return the JSON value of an option, or raise InvalidParameter when it is not of the wanted type."""
     try:
         value: Any = json.loads(text)
     except ValueError as error:

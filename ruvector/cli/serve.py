@@ -40,7 +40,7 @@ CertificateOption = Annotated[
 KeyOption = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file of its key.")]
 
 _SHOWN_EVERY_SECONDS = 0.2
-_BUILDING = ("new", "copying", "catching_up")
+_BUILDING = ("new", "copying", "catching_up", "reconciling")
 
 
 def run(
@@ -81,8 +81,8 @@ def run(
         SidecarSettings(
             dsn=settings.dsn_text, data_dir=settings.data_dir, listen=settings.listen,
             advertise=settings.advertise, tls_certificate=settings.tls_certificate, tls_key=settings.tls_key,
-            name=settings.name,            threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
-            copy_save_seconds=settings.copy_save_seconds,
+            name=settings.name, threads=settings.threads, checkpoint_seconds=settings.checkpoint_seconds,
+            copy_save_seconds=settings.copy_save_seconds, scrub_seconds=settings.scrub_seconds,
         )
     )  # fmt: skip
     # Bars only for people; a file or a journal gets lines.

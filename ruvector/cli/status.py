@@ -13,7 +13,7 @@ from ruvector.errors import SidecarUnreachable
 if TYPE_CHECKING:
     from ruvector.client import Client
 
-_COLUMNS = ("collection", "column", "state", "rows", "lag ms", "pending", "changelog", "left out", "reason")
+_COLUMNS = ("collection", "column", "state", "rows", "lag ms", "pending", "changelog", "left out", "verified", "reason")
 
 
 def status(
@@ -60,5 +60,12 @@ def _row(mirror: dict[str, Any]) -> tuple[object, ...]:
         )
     return (
         mirror["collection"], mirror["column"], mirror["state"], rows, mirror["lag_ms"], mirror["pending_changes"],
-        output.size(mirror["changelog_bytes"]), mirror["unindexed"] or None, mirror["reason"],
+        output.size(mirror["changelog_bytes"]), mirror["unindexed"] or None,
+        _verified(mirror["verified"] or {}), mirror["reason"],
     )  # fmt: skip
+
+
+def _verified(verified: dict[str, Any]) -> str | None:
+    """Return what the verification that always runs says of its last cycle, or of the first one so far."""
+    report = verified.get("last") or verified
+    return f"{report['rows']:,} rows, {report['differences']} differed" if report else None

@@ -90,6 +90,11 @@ class Client:
         if on_notice is not None:
             connection.add_notice_handler(lambda diagnostic: on_notice(diagnostic.message_primary or ""))
 
+    @property
+    def api(self) -> sql.Identifier:
+        """Return the schema of the functions ruvector_*."""
+        return self._api
+
     def __enter__(self) -> Self:
         """Return the client; the connection is closed at the end of the block."""
         return self
@@ -176,6 +181,10 @@ class Client:
             if collection.name == name:
                 return collection
         raise CollectionNotFound(name)
+
+    def index_stats(self, name: str) -> dict[str, Any]:
+        """Return size, dimensions, options and state of the index of a collection."""
+        return dict(self._one("index_stats", {"name": name})["ruvector_index_stats"])
 
     # ---- search --------------------------------------------------------------------------------------------------
 
@@ -288,7 +297,7 @@ class Client:
 
     def health(self) -> list[dict[str, Any]]:
         """Return for every mirror what doctor looks at: state, table, triggers, definition, changelog."""
-        return self._all("collections", {}, group="doctor")
+        return self._all("collections", {"alarm_seconds": limits.ALARM_SECONDS}, group="doctor")
 
     def simd_info(self) -> str:
         """Return the line in which the sidecar names its kernels; raise SidecarUnreachable when none answers."""

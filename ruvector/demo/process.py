@@ -35,6 +35,11 @@ class SidecarProcess:
         """Return the arguments after `ruvector`."""
         return ["run", "--data-dir", str(self.data_dir), "--listen", "127.0.0.1:0"]
 
+    @property
+    def pid(self) -> int:
+        """Return its process number, 0 when it does not run."""
+        return 0 if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it listens."""
         # By environment: arguments of a process can be read by everybody on the machine.

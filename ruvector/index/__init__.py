@@ -7,6 +7,7 @@ Gives: keys and distances in pgvector's signs, fewer than asked only when there 
 from ruvector.index.checks import rows_differ, usable_rows
 from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
+from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
 from ruvector.index.protocol import BuildProgress, Keys, VectorIndex, Vectors
 
@@ -20,5 +21,6 @@ __all__ = [
     "options_from_json",
     "options_to_json",
     "rows_differ",
+    "unread_sections",
     "usable_rows",
 ]

@@ -154,8 +154,10 @@ def _matrix(vectors: VectorsIn, *, options: IndexOptions, dtype: type[np.generic
         return _bits(given, options=options)
     if given.dtype.kind not in "fiu":
         raise InvalidVector(f"vectors must be numbers, these are {given.dtype}")
-    with np.errstate(over="ignore"):
-        rows = given.astype(dtype, copy=False)  # a number too large becomes infinite and is refused next
+    rows = given
+    if given.dtype != dtype:
+        with np.errstate(over="ignore"):
+            rows = given.astype(dtype)  # a number too large becomes infinite and is refused next
     kernels.check_finite(rows)
     if options.metric is Metric.COSINE and not (directed := rows.any(axis=1)).all():
         raise InvalidVector(f"vector {int(np.argmin(directed))} is all zeros and has no direction")

@@ -104,7 +104,7 @@ class Index:
 
         The first keys decide which of the two all keys are. Many rows in one call build several times as fast as the
         same rows in many calls; where they do not fit one call, ``defer`` them and ``build`` in the end. Deferred rows
-        are found meanwhile, by comparing them all.
+        are found meanwhile, by comparing them all, and rows added without ``defer`` are linked alone.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -230,8 +230,7 @@ class Index:
         Raises:
             StoreDamaged: a page is not as it was written, or links or keys do not fit together.
         """
-        verification = None if self._opened is None else self._opened.verification
-        return verification is None or verification.wait(timeout)
+        return self._opened is None or self._opened.verified(timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""

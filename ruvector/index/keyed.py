@@ -174,7 +174,7 @@ class KeyedIndex:
         Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
         vector counts. Rows become visible in blocks, a replaced row in the same moment as its old vector goes.
         With ``defer`` they are not linked yet: searches compare them all, until ``build`` links them all at once,
-        which is several times as fast as one after the other.
+        which is several times as fast as one after the other. Rows that come without it are linked alone.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -332,7 +332,8 @@ class KeyedIndex:
             Cancelled: ``cancel`` was set.
             StoreDamaged: a page of an index opened unread is damaged.
         """
-        return self.search_many(checks.one_query(query, options=self.options), k, ef=ef, threads=1, cancel=cancel)[0]
+        queries = checks.one_query(query, options=self.options)
+        return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named)[0]
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
@@ -360,10 +361,17 @@ class KeyedIndex:
             self._settle()
             return self._engine.dump() | self._keys.sections(self._engine.keys())
 
+    def verified(self, timeout: float | None = None) -> bool:
+        """Wait until all that was opened unread is verified, at most ``timeout`` seconds; tell whether it is.
+
+        Raises:
+            StoreDamaged: a page is not as it was written, or links or keys do not fit together.
+        """
+        return self.verification is None or self.verification.wait(timeout)
+
     def _settle(self) -> None:
         """Wait until everything is verified: what is changed or written must be right."""
-        if self.verification is not None:
-            self.verification.wait()
+        self.verified()
 
     def _restore(self, sections: Sections, *, in_place: bool, proofs: Mapping[str, PageProof] | None) -> None:
         """Become what ``sections`` returned; the index must be new. Raises StoreFormat when they do not fit."""

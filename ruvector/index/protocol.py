@@ -132,6 +132,10 @@ class VectorIndex(Protocol):
         """Return a consistent copy of the index as arrays."""
         ...
 
+    def verified(self, timeout: float | None = None) -> bool:
+        """Wait until what was opened unread is verified, at most ``timeout`` seconds; tell whether it is."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Return counters and sizes."""
         ...

@@ -107,7 +107,7 @@ class ReferenceLists:
         empty: Sections = {
             "links": np.zeros((slots, 0), dtype=np.uint32),
             "levels": np.zeros(slots, dtype=np.uint8),
-            "fingerprints": np.zeros(slots, dtype=np.uint64),
+            "fingerprints": np.zeros(slots, dtype=np.uint32),
             "twin_heads": np.full(slots, 0xFFFFFFFF, dtype=np.uint32),
             "upper": np.zeros(0, dtype=np.uint32),
             "head": head,

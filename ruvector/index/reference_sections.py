@@ -23,7 +23,7 @@ _TYPES = {
     "states": np.uint8,
     "keys": np.int64,
     "scales": np.float32,
-    "fingerprints": np.uint64,
+    "fingerprints": np.uint32,
     "twin_heads": np.uint32,
     "upper": np.uint32,
     "head": np.int64,
@@ -47,7 +47,7 @@ def dump(graph: ReferenceGraph) -> Sections:
     lone = sum(1 for slot, lists in enumerate(graph.links) if lists and not lists[0] and slot != graph.entry)
     entry = -1 if graph.entry is None else graph.entry
     head = [entry, graph.top, graph.draws, graph.repairs, len(graph), 1 + (lone if graph.linked else 0), 0, 0]
-    scales, fingerprints = _scales(rows, slots), np.zeros(slots, dtype=np.uint64)
+    scales, fingerprints = _scales(rows, slots), np.zeros(slots, dtype=np.uint32)
     if graph.linked:
         fingerprints = _fingerprints(rows, slots)
     states, keys = np.array(rows.states, dtype=np.uint8), np.array(rows.keys, dtype=np.int64)
@@ -88,13 +88,13 @@ def _mix64(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return value ^ (value >> np.uint64(31))
 
 
-def _fingerprints(rows: Rows, slots: int) -> npt.NDArray[np.uint64]:
-    """Return what Space::fingerprint of hnsw/space.hpp gives."""
+def _fingerprints(rows: Rows, slots: int) -> npt.NDArray[np.uint32]:
+    """Return the upper halves of what Space::fingerprint of hnsw/space.hpp gives."""
     out = np.full(slots, 0x9E3779B97F4A7C15, dtype=np.uint64)
     if rows.element is ElementType.BIT:
         for at in range(rows.width):
             out = _mix64(out ^ rows.data[:slots, at].astype(np.uint64)) + np.uint64(at)
-        return out
+        return (out >> np.uint64(32)).astype(np.uint32)
     values = rows.values(slice(0, slots)).astype(np.float64)
     if rows.metric is Metric.COSINE:
         values *= _inverse_lengths(rows, slots)[:, np.newaxis]
@@ -102,7 +102,7 @@ def _fingerprints(rows: Rows, slots: int) -> npt.NDArray[np.uint64]:
     for dim in range(rows.dims):
         out = (out ^ bits[:, dim].astype(np.uint64)) * np.uint64(0x9FB21C651E98DF25)
         out ^= out >> np.uint64(32)
-    return _mix64(out)
+    return (_mix64(out) >> np.uint64(32)).astype(np.uint32)
 
 
 def restore(graph: ReferenceGraph, sections: Mapping[str, npt.NDArray[Any]]) -> str | None:

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from ruvector.values import RowKeys
 
 
-def catch_up(mirror: Mirror, reader: TableReader, *, also: Iterable[str] = ()) -> ChangeBatch:
+def changes_max(mirror: Mirror) -> int:
+    """Return how many changes at once are worth following; searches need the table anyway when there are so many."""
+    share = int(limits.FLOOD_SHARE * len(mirror.index))
+    return min(limits.RECENT_CHANGES_MAX, max(limits.DIRTY_KEYS_MAX, share))
+
+
+def catch_up(
+    mirror: Mirror, reader: TableReader, *, also: Iterable[str] = (), rows_max: int = limits.RECENT_CHANGES_MAX
+) -> ChangeBatch:
     """Apply everything committed since the mirror's position, and the keys in ``also``; twice equals once.
 
     The snapshot in which the changes are listed is the one in which the rows are read (invariant I4), so the order of
@@ -27,7 +35,7 @@ def catch_up(mirror: Mirror, reader: TableReader, *, also: Iterable[str] = ()) -
     with reader.at_snapshot() as (snapshot, lsn):
         ensure(mirror.position is not None, "a mirror without a position cannot catch up")
         position = mirror.position if mirror.position is not None else snapshot
-        batch = reader.changes_since(position, snapshot, lsn)
+        batch = reader.changes_since(position, snapshot, lsn, rows_max=rows_max)
         apply_batch(mirror, reader, batch, also=also)
     return batch
 

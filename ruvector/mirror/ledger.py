@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Identity:
 
     instance_id: str
     is_original: bool  # False after a restore, clone or upgrade: the row was made by another database
-    system_identifier: str
+    server_started_at: str  # to the microsecond: no two servers, and no copy of one, share it
     database_oid: int
     installed_version: str
 
@@ -56,6 +56,7 @@ def adopt_database(connection: db.Connection, collections: list[Collection]) -> 
     """Make a restored or cloned database one of its own: old transaction numbers and checkpoints mean nothing here."""
     with db.translated(), connection.transaction():
         connection.execute(db.query("mirror", "adopt").encode())
+        connection.execute(db.query("mirror", "free_lease").encode())
         connection.execute(db.query("mirror", "forget_consumers").encode())
         connection.execute(db.query("mirror", "forget_table_oids").encode())
         connection.execute(db.query("mirror", "find_table_oids").encode())
@@ -65,11 +66,18 @@ def adopt_database(connection: db.Connection, collections: list[Collection]) -> 
     return read_identity(connection)
 
 
-class Ledger:
-    """The rows of one mirror and sidecar, over a connection of its own; not thread-safe."""
+LeaseEpoch = Callable[[], int]  # of the lease that this sidecar holds now, 0 when it holds none
 
-    def __init__(self, dsn: str | None, collection: Collection, *, name: str) -> None:
-        self._connection = db.connect(dsn, application_name=f"ruvector ledger {collection.name}"[:63])
+
+class Ledger:
+    """The rows of one mirror and sidecar, over a connection that it takes over; not thread-safe."""
+
+    def __init__(
+        self, connection: db.Connection, collection: Collection, *, name: str, lease: LeaseEpoch | None = None
+    ) -> None:
+        """Take over a connection. What only the holder of the lease may do matches no row without it."""
+        self._lease = lease
+        self._connection = connection
         self._statements = TableStatements(collection)
         self._key = {"mirror": collection.id, "name": name}
         self.epoch = 0
@@ -125,7 +133,7 @@ class Ledger:
         if row is None or row[0] is None:
             return 0
         above, below, total = self.trimmed_below(), int(row[0]), 0
-        bounds = {"above": str(above), "below": str(below), "rows": limits.TRIM_ROWS}
+        bounds = {"above": str(above), "below": str(below), "rows": limits.TRIM_ROWS, "lease": self._lease_epoch()}
         while above < below:
             with db.translated(), self._connection.transaction():
                 deleted = self._connection.execute(self._statements.forget_changes(), bounds).rowcount
@@ -138,13 +146,22 @@ class Ledger:
                     break
         return total
 
-    def set_token(self, token: str) -> None:
-        """Publish the token: the database asks this mirror from now on."""
-        self._run("set_token", token=token)
+    def forget_absent(self, *, bytes_max: int = limits.CHANGELOG_BYTES_MAX) -> str:
+        """Drop checkpoints of other sidecars that hold up the trim of a changelog that is too large; return whose."""
+        row = self._one("forget_absent", lease=self._lease_epoch(), bytes=bytes_max)
+        return str(row[0] or "") if row else ""
 
-    def token(self) -> str | None:
-        """Return the token that stands in the database."""
-        row = self._one("token")
+    def set_token(self, token: str) -> bool:
+        """Publish the token: the database asks this mirror from now on; False when another sidecar has the lease."""
+        return self._run("set_token", token=token, lease=self._lease_epoch()) == 1
+
+    def mark_copy(self, checkpoint_id: str) -> None:
+        """Leave a mark that is gone after a crash of the server, which may take rows copied before."""
+        self._run("mark_copy", id=checkpoint_id)
+
+    def copy_mark(self) -> str | None:
+        """Return the mark of the first copy under way."""
+        row = self._one("copy_mark")
         return str(row[0]) if row else None
 
     def remove_token(self, token: str) -> None:
@@ -166,13 +183,29 @@ class Ledger:
             eta_seconds=mirror.progress.eta_seconds,
             unindexed=json.dumps(mirror.unindexed.counts()),
             stats=json.dumps(dict(stats)),
+            verified=json.dumps(mirror.verified),
+            lease=self._lease_epoch(),
         )
+
+    def follow(self) -> str:
+        """Bring the registration up to date with its table; return what stops that, or nothing."""
+        row = self._one("follow")
+        return str(row[0] or "") if row else ""
+
+    def note_event(self, kind: str, detail: Mapping[str, object]) -> None:
+        """Leave word of something that status and doctor show later."""
+        self._run("note_event", kind=kind, detail=json.dumps(dict(detail)), kept=limits.EVENTS_KEPT)
 
     def _one(self, name: str, *, group: str = "mirror", **parameters: object) -> tuple[Any, ...] | None:
         with db.translated():
             cursor = self._connection.execute(db.query(group, name).encode(), {**self._key, **parameters})
             return cursor.fetchone()
 
-    def _run(self, name: str, **parameters: object) -> None:
+    def _run(self, name: str, **parameters: object) -> int:
         with db.translated():
-            self._connection.execute(db.query("mirror", name).encode(), {**self._key, **parameters})
+            done = self._connection.execute(db.query("mirror", name).encode(), {**self._key, **parameters})
+            return done.rowcount
+
+    def _lease_epoch(self) -> int | None:
+        """Return the epoch that effects are bound to: -1 is nobody's, None asks for none."""
+        return None if self._lease is None else self._lease() or -1

@@ -24,10 +24,11 @@ class RecentChanges:
     it cannot be answered. The caller serialises access.
     """
 
-    def __init__(self, *, horizon: int, changes_max: int = limits.RECENT_CHANGES_MAX) -> None:
+    def __init__(self, *, horizon: int, changes_max: int | None = None) -> None:
+        """Start empty; at most ``changes_max`` pairs are kept (RECENT_CHANGES_MAX)."""
         self.horizon = horizon
         self._batches: deque[_Batch] = deque()
-        self._changes_max = changes_max
+        self._changes_max = changes_max if changes_max is not None else limits.RECENT_CHANGES_MAX
         self._held = 0
 
     def __len__(self) -> int:

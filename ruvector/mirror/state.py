@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ruvector.errors import NotLive
+from ruvector.errors import NotLive, StoreDamaged
 from ruvector.index import VectorIndex, Vectors
 from ruvector.mirror.recent import RecentChanges
 from ruvector.snapshot import Snapshot
@@ -24,7 +24,9 @@ class MirrorState(StrEnum):
     NEW = "new"
     COPYING = "copying"
     CATCHING_UP = "catching_up"
+    STANDBY = "standby"
     LIVE = "live"
+    RECONCILING = "reconciling"
     UNREACHABLE = "unreachable"
     STALE = "stale"
     STOPPED = "stopped"
@@ -88,7 +90,8 @@ class Mirror:
         self.unindexed = Unindexed()
         self.progress = CopyProgress()
         self.changes_applied = 0
-        self.database = ("", 0)  # system identifier and database OID
+        self.verified: dict[str, object] = {}  # what the verification that always runs says of itself
+        self.database = ("", 0)  # when the server was started, and the OID: see Identity
         self.followed_at = 0.0  # clock seconds of the last complete read of the changelog
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
@@ -141,7 +144,7 @@ class Mirror:
         """
         index = self.index
         position = self._position_for(token)
-        keys, distances = index.search(query, wanted, ef=ef, cancel=cancel)
+        keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel)
         with self._lock:
             if self.index is not index or self.token != token:
                 raise NotLive("the index was replaced during the search")
@@ -161,7 +164,16 @@ class Mirror:
         """Search for somebody outside the database: as of the mirror's position, without the overlay."""
         if self.state is not MirrorState.LIVE:
             raise NotLive(f'collection "{self.collection.name}" is {self.state}: {self.reason or "wait for it"}')
-        return self.index.search(query, k, ef=ef, cancel=cancel)
+        return self._search(self.index, query, k, ef=ef, cancel=cancel)
+
+    def _search(
+        self, index: VectorIndex, query: Vectors, k: int, *, ef: int | None, cancel: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
+        """Search; an index whose files turn out damaged does not answer, and its worker will replace it."""
+        try:
+            return index.search(query, k, ef=ef, cancel=cancel)
+        except StoreDamaged as error:
+            raise NotLive(f"the index is being replaced: {error.message}") from error
 
     def wait_until_covers(self, snapshot: Snapshot, *, seconds: float) -> bool:
         """Wait until everything visible in the snapshot is applied; tell whether it is."""

@@ -6,14 +6,16 @@ import hashlib
 import hmac
 import json
 import struct
+from binascii import unhexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ruvector import limits
 from ruvector.bridge.backend import SEARCH_COLUMNS, CancelFlag, RowSet
+from ruvector.clock import Clock
 from ruvector.errors import (
     Cancelled,
     DimensionMismatch,
@@ -22,13 +24,16 @@ from ruvector.errors import (
     PermissionDenied,
 )
 from ruvector.index import Vectors
-from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType
 
+if TYPE_CHECKING:
+    from ruvector.values import RowKeys
+
 _MAC_HEX = 64
+_NOT_SIGNED = PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,64 +43,124 @@ class Secrets:
     inner_key: bytes
     outer_key: bytes
 
-    def open(self, payload: bytes) -> dict[str, Any]:
+    def open(self, payload: bytes) -> bytes:
         """Return the body of a signed request; PermissionDenied when the code is wrong."""
-        proof, body = bytes(payload[:_MAC_HEX]), bytes(payload[_MAC_HEX:])
+        body = payload[_MAC_HEX:]
+        self._check(payload[:_MAC_HEX], body)
+        return body
+
+    def open_search(self, payload: bytes) -> SearchRequest:
+        """Return a signed search; its code is made of the fields and the bytes of the query, not of their digits."""
+        fields, _, digits = payload[_MAC_HEX:].rpartition(b" ")
+        try:
+            query = unhexlify(digits)
+        except ValueError:
+            raise _NOT_SIGNED from None
+        self._check(payload[:_MAC_HEX], fields + b" " + query)
+        return SearchRequest.parse(fields, query)
+
+    def _check(self, proof: bytes, body: bytes) -> None:
         inner = hashlib.sha256(self.inner_key + body).digest()
         expected = hashlib.sha256(self.outer_key + inner).hexdigest().encode()
         if not hmac.compare_digest(proof, expected):
-            raise PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
-        request = json.loads(body)
-        if not isinstance(request, dict):
-            raise InvalidParameter("a request must be a JSON object")
-        return request
+            raise _NOT_SIGNED
 
 
-def answer_search(
-    mirrors: Mapping[int, Mirror], request: Mapping[str, Any], cancel: CancelFlag, *, now: float
-) -> RowSet:
-    """Answer one SEARCH: position (w), candidates with their reach (c), touched keys (t), or a refusal (f).
+class SearchRequest(NamedTuple):
+    """One SEARCH, its fields in the order in which ruvector.candidates_<id> writes them."""
+
+    mirror_id: int
+    wanted: int
+    ef: int | None  # None: the collection's own
+    deadline_ms: int
+    is_explained: bool
+    database: tuple[str, int]  # when the server was started, and the OID
+    token: str
+    snapshot: Snapshot
+    query: bytes  # as vector_send, bit_send or sparsevec_send gives it
+
+    @classmethod
+    def parse(cls, fields: bytes, query: bytes) -> SearchRequest:
+        """Read the fields of a request; InvalidParameter when they are none."""
+        try:
+            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot = fields.split(b" ")
+            return cls(
+                int(mirror_id),
+                int(wanted),
+                int(ef) or None,
+                int(deadline_ms),
+                explained == b"1",
+                (started.decode(), int(database)),
+                token.decode(),
+                Snapshot.parse(snapshot.decode()),
+                query,
+            )
+        except ValueError as problem:
+            raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
+
+
+def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel: CancelFlag, *, clock: Clock) -> RowSet:
+    """Answer one SEARCH with one row: a refusal, or position, candidates with their reach, and touched keys.
 
     A refusal is not an error: the SQL function then lets the database answer by itself.
     """
     try:
-        mirror = mirrors.get(int(request["c"]))
+        mirror = mirrors.get(request.mirror_id)
         if mirror is None:
             raise NotLive("this sidecar does not know the collection yet")
-        if (request["sys"], int(request["db"])) != mirror.database:
+        if request.database != mirror.database:
             raise NotLive("the request comes from another database than the one that was attached")
-        wanted, ef = int(request["m"]), int(request["ef"]) or None
-        if not 1 <= wanted <= limits.WANTED_MAX:
-            raise InvalidParameter(f"candidate count {wanted} is out of range")
-        cancel.expire_within(int(request["dl"]) / 1000)
+        if not 1 <= request.wanted <= limits.WANTED_MAX:
+            raise InvalidParameter(f"candidate count {request.wanted} is out of range")
+        cancel.expire_within(request.deadline_ms / 1000)
+        started, before = (clock.now(), mirror.index.stats()) if request.is_explained else (0.0, {})
         found = mirror.candidates(
-            decode_query(request["q"], mirror),
-            wanted,
-            ef=ef,
-            snapshot=Snapshot.parse(request["s"]),
-            token=str(request["tok"]),
+            decode_query(request.query, mirror),
+            request.wanted,
+            ef=request.ef,
+            snapshot=request.snapshot,
+            token=request.token,
             cancel=cancel.array,
         )
         cancel.check()
     except (NotLive, Cancelled) as refusal:
-        return RowSet(SEARCH_COLUMNS, [("f", refusal.message, None)])
-    except (KeyError, ValueError, TypeError, struct.error) as problem:
+        return RowSet(SEARCH_COLUMNS, [(refusal.message, None, None, None, None, None)])
+    except (ValueError, struct.error) as problem:
         raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
-    distances = found.distances.tolist()
-    report = {
-        "ef": found.ef,
-        "tiers": {"hot": len(distances)},
-        "touched": len(found.touched),
-        "lag_ms": round((now - mirror.followed_at) * 1000, 3),
-    }
-    rows: list[tuple[object, ...]] = [
-        ("w", found.position, None),
-        ("c", array_literal(key_texts(found.keys)), distances[-1] if distances else None),
-        ("r", json.dumps(report), None),
-    ]
-    if found.touched:
-        rows.append(("t", array_literal(found.touched), None))
-    return RowSet(SEARCH_COLUMNS, rows)
+    report = None
+    if request.is_explained:
+        now = clock.now()
+        report = json.dumps(
+            {
+                "ef": found.ef,
+                "tiers": {"hot": len(found.keys)},
+                "touched": len(found.touched),
+                "lag_ms": round((now - mirror.followed_at) * 1000, 3),
+                "search_ms": round((now - started) * 1000, 3),
+                **counted(before, mirror.index.stats()),
+            }
+        )
+    reach = float(found.distances[-1]) if len(found.keys) else None
+    keys = (
+        array_literal(found.keys) if isinstance(found.keys, list) else f"{{{','.join(map(str, found.keys.tolist()))}}}"
+    )
+    row = (None, found.position, keys, reach, array_literal(found.touched) if found.touched else "{}", report)
+    return RowSet(SEARCH_COLUMNS, [row])
+
+
+def counted(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return what one search visited and ranked again, from the engine's sums before and after it.
+
+    Nothing when other searches ended meanwhile, or the engine does not count.
+    """
+    if after.get("searches", 0) - before.get("searches", 0) != 1:
+        return {}
+    return {"visited": after["compared"] - before["compared"], "reranked": after["reranked"] - before["reranked"]}
+
+
+def key_literal(keys: RowKeys) -> str:
+    """Return keys as the text form of PostgreSQL's text[]."""
+    return array_literal(keys) if isinstance(keys, list) else "{" + ",".join(map(str, keys.tolist())) + "}"
 
 
 def array_literal(texts: Iterable[str]) -> str:
@@ -107,10 +172,9 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def decode_query(text: str, mirror: Mirror) -> Vectors:
-    """Return the query from the hex form of PostgreSQL's vector_send, bit_send or sparsevec_send."""
+def decode_query(payload: bytes, mirror: Mirror) -> Vectors:
+    """Return the query from the binary form of PostgreSQL's vector_send, bit_send or sparsevec_send."""
     options = mirror.collection.options
-    payload = bytes.fromhex(text)
     if options.element is ElementType.BIT:
         bits, packed = int.from_bytes(payload[:4], "big"), np.frombuffer(payload, dtype=np.uint8, offset=4)
         if bits != options.dims or len(packed) != (bits + 7) // 8:

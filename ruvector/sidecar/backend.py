@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ruvector import __version__, kernels, limits
-from ruvector.bridge.backend import SEARCH_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
+from ruvector import __version__, kernels
+from ruvector.bridge.backend import CALL_COLUMNS, Access, CancelFlag, Column, Login, RowSet, Signature, Value
 from ruvector.bridge.scram import ScramVerifier
 from ruvector.clock import Clock
 from ruvector.errors import DimensionMismatch, InvalidParameter
@@ -134,9 +135,8 @@ class ProductContext:
 
     def verify(self, name: str, *, sample: int, full: bool, repair: bool) -> Mapping[str, object]:
         """Compare table and mirror; the mirror's own thread does it between two batches."""
-        # Below the deadline of the request, so that the caller learns why.
         return self._workers.by_name(name).verify(
-            sample=sample, full=full, repair=repair, seconds=limits.REQUEST_SECONDS_MAX - 5
+            sample=sample, full=full, repair=repair, check=self._cancel.check if self._cancel is not None else None
         )
 
     def _hits(self, mirror: Mirror, query: Vectors, *, k: int, ef: int | None) -> list[Hit]:
@@ -164,17 +164,21 @@ class ProductBackend:
 
     def rpc_search(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed search of the database."""
-        return answer_search(self._workers.by_id(), self._secrets.open(payload), cancel, now=self._clock.now())
+        return answer_search(self._workers.by_id(), self._secrets.open_search(payload), cancel, clock=self._clock)
 
     def rpc_call(self, payload: bytes, cancel: CancelFlag) -> RowSet:
         """Answer a signed function call of the database; each row is one JSON document."""
-        request = self._secrets.open(payload)
-        cancel.expire_within(int(request["deadline_ms"]) / 1000)
+        request = json.loads(self._secrets.open(payload))
         access = "admin" if request["access"] == "admin" else "user"
+        seconds = int(request["deadline_ms"]) / 1000
+        if access == "admin":
+            cancel.allow(seconds)
+        else:
+            cancel.expire_within(seconds)
         documents = registry.invoke_json(
             str(request["function"]), ProductContext(self._workers, cancel=cancel), request["arguments"], access=access
         )
-        return RowSet(SEARCH_COLUMNS, [("v", document, None) for document in documents])
+        return RowSet(CALL_COLUMNS, [("v", document, None) for document in documents])
 
     def describe(self, function: str) -> Signature:
         """Return the signature of a function."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ruvector import __version__, db, limits, systems
@@ -23,13 +24,14 @@ from ruvector.errors import (
     InternalError,
     InvalidParameter,
     NotInstalled,
+    StaleOwner,
 )
 from ruvector.mirror.ledger import adopt_database, read_identity
 from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker, WorkerSettings
 from ruvector.sidecar.answers import Secrets
 from ruvector.sidecar.backend import ProductBackend, new_login
-from ruvector.sidecar.pulse import Pulse
+from ruvector.sidecar.lease import Lease
 from ruvector.store.writer import remove_folder
 from ruvector.values import Collection
 
@@ -51,6 +53,7 @@ class SidecarSettings:
     client_login: str = "ruvector"
     checkpoint_seconds: float = limits.CHECKPOINT_SECONDS
     copy_save_seconds: float = limits.COPY_SAVE_SECONDS
+    scrub_seconds: float = limits.SCRUB_CYCLE_SECONDS
 
 
 class WorkerTable:
@@ -93,7 +96,9 @@ class Sidecar:
         self._endpoint: Server | None = None
         self._connection: db.Connection | None = None
         self._advertised = parse_address(settings.advertise, port=0) if settings.advertise is not None else None
-        self._pulse = Pulse(settings.dsn, name=settings.name)
+        self._lease = Lease(settings.dsn, name=settings.name, clock=self._clock)
+        self._served_epoch = 0
+        self._folder_lock: int | None = None
         systems.load()
 
     @property
@@ -106,13 +111,18 @@ class Sidecar:
         """Return where the endpoint listens."""
         return self._endpoint.addresses if self._endpoint is not None else ()
 
+    @property
+    def shortcut(self) -> Address | None:
+        """Return the faster address for a database on this machine, where the system has one."""
+        return self._endpoint.shortcut if self._endpoint is not None else None
+
     def start(self) -> None:
         """Check database and data directory, listen, tell the database where, follow the registrations."""
         collections = self._prepare()
         self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock, tls=self._tls())
         self._endpoint.start()
-        self._register_gate()
-        self._pulse.start()
+        self._lease.start()
+        self._follow_lease()
         self._reconcile(collections)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
@@ -124,27 +134,41 @@ class Sidecar:
             self._supervisor.join()
         for worker in self._workers.all():
             worker.stop()
-        self._pulse.stop()
+        self._lease.stop()
         if self._endpoint is not None:
             self._endpoint.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._close()
 
     def run_once(self) -> Sequence[Mirror]:
         """Catch up and checkpoint every collection without listening; errors are raised."""
         mirrors = []
-        for collection in self._prepare():
-            worker = self._new_worker(collection)
-            worker.run_once()
-            mirrors.append(worker.mirror)
+        try:
+            collections = self._prepare()
+            self._lease.try_once()
+            self._served_epoch = self._lease.epoch
+            if self._lease.is_twin:
+                raise StaleOwner(f'a sidecar called "{self._settings.name}" runs already', hint="Stop it first.")
+            for collection in collections:
+                worker = self._new_worker(collection)
+                worker.run_once()
+                mirrors.append(worker.mirror)
+        finally:
+            self._lease.stop()
+            self._close()
+        return mirrors
+
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        return mirrors
+        if self._folder_lock is not None:
+            os.close(self._folder_lock)
+            self._folder_lock = None
 
     # ---- the database --------------------------------------------------------------------------------------------
 
     def _prepare(self) -> list[Collection]:
         self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_folder()
         self._connection = db.connect(self._settings.dsn, application_name="ruvector sidecar")
         try:
             identity = read_identity(self._connection)
@@ -155,14 +179,40 @@ class Sidecar:
             raise NotInstalled(
                 f"schema ruvector has version {identity.installed_version or 'unknown'}, this program {__version__}"
             )
-        collections = load_collections(self._connection)
-        if not identity.is_original:
-            logger.warning("the database was restored, cloned or upgraded: all collections are copied again")
-            adopt_database(self._connection, collections)
-            collections = load_collections(self._connection)
-        with db.translated():
-            self._connection.execute(db.query("mirror", "remove_foreign_tokens").encode())
-        return collections
+        self._adopt()
+        return load_collections(self._connection)
+
+    def _lock_folder(self) -> None:
+        """Keep the data directory for this process alone, until it ends in whatever way."""
+        descriptor = os.open(self._settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise StaleOwner(
+                f"another sidecar runs over {self._settings.data_dir}", hint="Give it a --data-dir of its own."
+            ) from None
+        self._folder_lock = descriptor
+
+    def _follow_lease(self) -> None:
+        """Tell the database where to ask once this sidecar is the one that answers; end links when it no longer is."""
+        epoch = self._lease.epoch
+        if epoch == self._served_epoch:
+            return
+        if epoch:
+            self._register_gate()
+            logger.info("this sidecar answers the database (epoch %d)", epoch)
+        else:
+            logger.warning("this sidecar lost the lease and stands by")
+            if self._endpoint is not None:
+                self._endpoint.end_sessions()
+        self._served_epoch = epoch
+
+    def _adopt(self) -> None:
+        """Make a restored, cloned or upgraded database one of its own, with mirrors that start from a comparison."""
+        if self._connection is not None and not read_identity(self._connection).is_original:
+            logger.warning("the database was restored, cloned or upgraded: all rows are compared with the files here")
+            adopt_database(self._connection, load_collections(self._connection))
 
     def _backend(self) -> ProductBackend:
         if self._connection is None:
@@ -204,7 +254,11 @@ class Sidecar:
             "host": address.host,
             "port": address.port,
             "is_encrypted": self._settings.tls_certificate is not None and not address.is_local,
+            "lease": self._lease.epoch or -1,
         }
+        shortcut = self.shortcut
+        if shortcut is not None and self._advertised is None and not values["is_encrypted"]:
+            values["host"] = f"{shortcut.host},{address.host}"  # libpq tries one after the other
         if self._connection is not None:
             with db.translated():
                 self._connection.execute(db.query("mirror", "set_gate").encode(), values)
@@ -227,7 +281,8 @@ class Sidecar:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = db.connect(self._settings.dsn, application_name="ruvector sidecar")
-                    self._register_gate()
+                    self._adopt()
+                self._follow_lease()
                 self._reconcile(load_collections(self._connection))
             except (DatabaseUnreachable, DatabaseError) as error:
                 logger.warning("the registrations cannot be read: %s", error.message)
@@ -236,22 +291,29 @@ class Sidecar:
                 self._stop.wait(1.0)
 
     def _reconcile(self, collections: Sequence[Collection]) -> None:
-        """Start a worker for every new collection, end those whose collection is gone; twice equals once."""
+        """Start a worker for every new or changed collection, end those whose collection is gone; twice equals once."""
         running = {worker.mirror.collection.id: worker for worker in self._workers.all()}
-        wanted = {collection.id: collection for collection in collections}
+        # The checkpoints of a twin are its own: until it is gone nothing is mirrored here.
+        wanted = {} if self._lease.is_twin else {collection.id: collection for collection in collections}
         gone = [running.pop(number) for number in set(running).difference(wanted)]
         started = []
         for number, collection in wanted.items():
-            if number not in running:
+            old = running.get(number)
+            if old is None or not _is_same(old.mirror.collection, collection):
                 running[number] = self._new_worker(collection)
                 started.append(running[number])
+                if old is not None:
+                    logger.info("collection %s changed: its mirror follows", collection.name)
+                    old.stop()
+                    running[number].inherit(old.mirror)
         self._workers.set(running)
         for worker in started:
             worker.start()
         for worker in gone:
             worker.stop()
             logger.info("collection %s was detached", worker.mirror.collection.name)
-        self._remove_foreign_folders(wanted)
+        if not self._lease.is_twin:
+            self._remove_foreign_folders(wanted)
 
     def _remove_foreign_folders(self, wanted: Mapping[int, Collection]) -> None:
         for folder in self._settings.data_dir.glob("collection-*"):
@@ -268,5 +330,16 @@ class Sidecar:
             self._settings.threads,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             copy_save_seconds=self._settings.copy_save_seconds,
+            scrub_seconds=self._settings.scrub_seconds,
         )
-        return MirrorWorker(collection, settings, self._clock)
+        return MirrorWorker(collection, settings, self._clock, lease=self._answering_epoch)
+
+    def _answering_epoch(self) -> int:
+        """Return the epoch of the lease once the database knows where to ask; 0 without it."""
+        epoch = self._lease.epoch
+        return epoch if epoch == self._served_epoch else 0
+
+
+def _is_same(old: Collection, new: Collection) -> bool:
+    """Tell whether a mirror of one collection serves the other: filters are the database's own affair."""
+    return replace(old, filter_columns=()) == replace(new, filter_columns=())

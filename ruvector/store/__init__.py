@@ -5,7 +5,15 @@ Takes: named numpy arrays and a few facts about them.  Gives: the same arrays, o
 
 from ruvector.store.generations import GenerationStore
 from ruvector.store.layout import GenerationInfo
-from ruvector.store.reader import Generation, PageProof, open_generation
+from ruvector.store.reader import Generation, PageProof, open_generation, read_all
 from ruvector.store.writer import write_generation
 
-__all__ = ["Generation", "GenerationInfo", "GenerationStore", "PageProof", "open_generation", "write_generation"]
+__all__ = [
+    "Generation",
+    "GenerationInfo",
+    "GenerationStore",
+    "PageProof",
+    "open_generation",
+    "read_all",
+    "write_generation",
+]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from ruvector import limits
 from ruvector.errors import InvalidParameter, LimitExceeded, StoreError
 from ruvector.store import layout
-from ruvector.store.writer import remove_folder
+from ruvector.store.reader import Generation, Unread, open_generation, read_all
+from ruvector.store.writer import remove_folder, write_generation
 
 _NAME = re.compile(r"gen-([0-9]{6,12})")
 _LEFTOVER = re.compile(r"gen-([0-9]{6,12})\.(partial|removed)")
@@ -44,6 +49,14 @@ class GenerationStore:
         """Return the path of the next generation; nothing is created."""
         numbers = [int(match[1]) for name in _names(self.root) if (match := _NAME.match(name)) is not None]
         return self.root / f"gen-{max(numbers, default=0) + 1:06d}"
+
+    def write(self, sections: Mapping[str, npt.NDArray[Any]], *, meta: Mapping[str, Any]) -> Path:
+        """Write the next generation; durable when this returns. See ``write_generation``."""
+        return write_generation(self.new_path(), sections, meta=meta).path
+
+    def open(self, path: Path, *, verify: bool = True, unread: Unread = read_all) -> Generation:
+        """Open a finished generation. See ``open_generation``."""
+        return open_generation(path, verify=verify, unread=unread)
 
     def list(self) -> list[Path]:
         """Return the finished generations, newest first."""

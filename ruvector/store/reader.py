@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -104,9 +104,16 @@ class Generation:
                 mapped.close()
 
 
-def open_generation(
-    path: Path, *, verify: bool = True, unread: Callable[[Mapping[str, Any]], Collection[str]] = lambda meta: ()
-) -> Generation:
+# From what a manifest says about itself, the names of sections that are verified later.
+Unread: TypeAlias = Callable[[Mapping[str, Any]], Collection[str]]
+
+
+def read_all(_: Mapping[str, Any]) -> Collection[str]:
+    """Leave no section unread."""
+    return ()
+
+
+def open_generation(path: Path, *, verify: bool = True, unread: Unread = read_all) -> Generation:
     """Check a generation and map it.
 
     Everything is read through descriptors first: kind, owner and mode of each file, its exact size, its head, and with

@@ -42,7 +42,7 @@ def read_body(text: str, *, name: str) -> Body:
     ensure(settings["security"] in ("invoker", "definer"), f"{name}: security is invoker or definer")
     statements = "\n".join(lines).strip("\n").rstrip()
     ensure(statements, f"{name}: the body is empty")
-    ensure("$body$" not in statements, f"{name}: $body$ is the quote around bodies")
+    ensure("$api_body$" not in statements, f"{name}: $api_body$ is the quote around bodies")
     for placeholder in re.findall(r"@\w+@", statements):
         ensure(placeholder in PLACEHOLDERS, f"{name}: unknown placeholder {placeholder}")
     return Body(language=settings["language"], security=settings["security"], text=statements)
@@ -91,10 +91,10 @@ def render_function(function: SqlFunction, *, bodies: Path) -> str:
         f"returns {_returns(function)}",
         _attributes(function, body),
         "set search_path = pg_catalog, pg_temp",
-        "as $body$",
+        "as $api_body$",
         MARKER,
         body.text,
-        "$body$;",
+        "$api_body$;",
         f"comment on function {identity} is\n  {_literal(function.summary)};",
         # A function that was for everyone in an older release must lose that right too.
         f"revoke all on function {identity} from public, ruvector_user;",

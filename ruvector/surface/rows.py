@@ -56,6 +56,7 @@ class ExplainRow:
     overlay_rows: Int4 | None
     candidates: Int4 | None
     reason: Text | None
+    stages_ms: Jsonb
     total_ms: Double
 
 

@@ -1,6 +1,7 @@
 #variable_conflict use_column
 declare
   c constant ruvector.collection := ruvector.collection_of(collection);
+  engine text;
   report jsonb;
 begin
   if c.vector_type in ('bit', 'sparsevec') then
@@ -8,11 +9,16 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
-    into report using query, k, ef_search, filter;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true) s', c.id)
+    into engine, report using query, k, ef_search, filter;
   return query select
-    report ->> 'plan', report ->> 'engine', (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
-    (report #>> '{sidecar,visited}')::bigint, coalesce((report ->> 'candidates')::bigint, 0),
+    report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
+    (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,
     coalesce(report #> '{sidecar,tiers}', '{}'), report ->> 'watermark', (report #>> '{sidecar,lag_ms}')::float8,
-    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason', (report ->> 'total_ms')::float8;
+    (report ->> 'overlay_rows')::int, (report ->> 'candidates')::int, report ->> 'reason',
+    jsonb_strip_nulls(jsonb_build_object(
+      'prepare', report #> '{sidecar,prepare_ms}', 'ask', report #> '{sidecar,ask_ms}',
+      'search', report #> '{sidecar,search_ms}', 'overlay', report #> '{sidecar,overlay_ms}',
+      'rank', report -> 'rank_ms')),
+    (report ->> 'total_ms')::float8;
 end

@@ -1,7 +1,11 @@
 #variable_conflict use_column
 declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
+  c record;
 begin
+  select r.id, r.vector_type into c from ruvector.collection r where r.name = collection;
+  if not found then
+    perform ruvector.collection_of(collection);     -- says what is wrong with the name
+  end if;
   if use_gnn then
     raise exception 'use_gnn is not available in this version' using errcode = '0A000',
       hint = 'Leave it out: the answer is the plain nearest neighbours.';
@@ -14,9 +18,7 @@ begin
     raise exception 'collection "%" holds sparse vectors', collection using errcode = '22023',
       hint = 'Search it with ruvector_search_sparse(collection, query sparsevec, k).';
   end if;
-  return query execute format(
-    'select s.id, s.distance::real, ruvector.score(%L, s.distance),
-            case s.engine when ''ruvector'' then ''hot'' else s.engine end, true
-     from ruvector.search_%s($1, $2, $3, $4, $5, false) s', c.metric, c.id)
-    using query, k, ef_search, filter, exactness;
+  return query execute 'select s.id, s.distance::real, s.score,
+    case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
+    || '($1, $2, $3, $4, $5, false) s' using query, k, ef_search, filter, exactness;
 end

@@ -22,12 +22,13 @@ SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {c
 WHERE l.xid >= %(xmax)s::text::xid8
 UNION ALL
 SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {changelog} l
-WHERE l.xid = ANY (%(xip)s::text[]::xid8[]);
+WHERE l.xid = ANY (%(xip)s::text[]::xid8[])
+LIMIT %(rows)s;
 
 -- name: changes_seen
 -- All changelog rows whose transaction is visible in the position: the memory of a new process.
 SELECT l.xid::text::bigint, CASE WHEN NOT l.truncated THEN {log_key} END FROM {changelog} l
-WHERE pg_visible_in_snapshot(l.xid, %(position)s::text::pg_snapshot);
+WHERE pg_visible_in_snapshot(l.xid, %(position)s::text::pg_snapshot) LIMIT %(rows)s;
 
 -- name: rows_of_keys
 -- Present values of some keys.
@@ -53,7 +54,7 @@ SELECT ruvector.fingerprint(%(table)s::oid, %(columns)s::text[], %(mirror)s),
 
 -- name: forget_changes
 -- One slice of the changelog that no checkpoint needs any more; both bounds keep the scan short.
-DELETE FROM {changelog} WHERE ctid = ANY (ARRAY(
+DELETE FROM {changelog} WHERE (SELECT ruvector.holds(%(lease)s::bigint)) AND ctid = ANY (ARRAY(
   SELECT l.ctid FROM {changelog} l WHERE l.xid >= %(above)s::text::xid8 AND l.xid < %(below)s::text::xid8
   ORDER BY l.xid LIMIT %(rows)s));
 

@@ -79,6 +79,10 @@ SELECT {api}.ruvector_wait_applied(%(collection)s, %(timeout_ms)s::int);
 -- Compare table and mirror.
 SELECT {api}.ruvector_verify(%(collection)s, sample => %(sample)s::int, "full" => %(full)s, repair => %(repair)s);
 
+-- name: index_stats
+-- Size, options and state of an index.
+SELECT {api}.ruvector_index_stats(%(name)s);
+
 -- name: simd_info
 -- Answered by the sidecar alone: it tells that one is reachable.
 SELECT {api}.ruvector_simd_info();

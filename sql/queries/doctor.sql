@@ -2,14 +2,21 @@
 -- Every mirror with what can be wrong about it: definition, triggers, freshness, left-out rows.
 SELECT c.name, s.state, s.reason, s.pending_changes, s.lag_ms, s.changelog_bytes, s.unindexed,
   coalesce(m.rows_indexed, 0) AS rows_indexed,
-  to_regclass(format('%%I.%%I', c.table_schema, c.table_name))::oid IS NOT DISTINCT FROM c.table_oid AS has_table,
-  c.fingerprint = ruvector.fingerprint(c.table_oid, c.key_columns || c.column_name, c.id) AS is_unchanged,
-  (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.table_oid AND t.tgenabled = 'A'
-   AND t.tgname IN (format('00_ruvector_rows_%%s', c.id), format('00_ruvector_update_%%s', c.id),
-                    format('00_ruvector_truncate_%%s', c.id))) = 3 AS has_triggers
+  c.id, ruvector.table_problem(c.id) AS table_problem, ruvector.trigger_problem(c.id) AS trigger_problem,
+  ruvector.is_current(c) AS is_current,
+  (SELECT max(ruvector.bytes_a_day(s.changelog_bytes, k.checkpointed_at)) FROM ruvector.consumer k
+   WHERE k.mirror_id = c.id) AS bytes_a_day,
+  (SELECT g.setting FROM pg_settings g WHERE g.name = 'data_directory') AS data_directory,
+  d.at::text AS differed_at, d.detail -> 'differences' AS differences
 FROM {api}.ruvector_consistency_status() s
 JOIN ruvector.collection c ON c.name = s.collection
 LEFT JOIN ruvector.mirror_status m ON m.mirror_id = c.id
+LEFT JOIN LATERAL (
+  SELECT e.at, e.detail FROM ruvector.event e
+  WHERE e.mirror_id = c.id AND e.kind = 'difference'
+    AND e.at > clock_timestamp() - make_interval(secs => %(alarm_seconds)s)
+  ORDER BY e.id DESC LIMIT 1
+) d ON true
 ORDER BY c.name;
 
 -- name: oldest_transaction

@@ -35,7 +35,7 @@ SELECT ruvector.drop_mirror(id) FROM ruvector.collection;
 
 -- name: drop_api
 -- The functions that install made outside schema ruvector; a stranger's function of a like name stays.
-SELECT ruvector.api_keep_only('pg_catalog'::regnamespace, '{}');
+SELECT ruvector.api_keep_only('pg_catalog'::regnamespace, '{}', '{}');
 
 -- name: drop_schema
 -- Everything of ours.

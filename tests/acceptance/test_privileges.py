@@ -148,7 +148,7 @@ def test_rights_in_the_schema_are_a_closed_list(admin):
     ).fetchall()
     assert [row[0] for row in functions] == [
         "call", "candidates_N", "collection_of", "deadline_ms", "filter_column_sql", "filter_literal", "filter_sql",
-        "score", "search_N", "setting", "setting_int",
+        "score", "search_N", "setting", "setting_int", "table_problem",
     ]  # fmt: skip
     public = admin.execute(
         "SELECT p.proname::text FROM pg_proc p WHERE (p.pronamespace = 'ruvector'::regnamespace"

@@ -291,10 +291,17 @@ def test_explain_of_a_plain_search(connection, shared_sidecar):
     assert explained["lag_ms"] >= 0
     assert explained["watermark"].count(":") == 2
     expected = {
-        "plan": "index", "engine": "ruvector", "selectivity": None, "ef": 100, "reranked": 18, "candidates": 18,
+        "plan": "index", "engine": "ruvector", "selectivity": None, "ef": 100, "candidates": 18,
         "tiers": {"hot": 18}, "overlay_rows": 0, "reason": None,
     }  # fmt: skip
     assert {key: explained[key] for key in expected} == expected
+    # One search: at least what it returned, at most every row; so few rows are compared exactly at once.
+    assert 18 <= explained["visited"] <= 1000
+    assert explained["reranked"] == 0
+    stages = explained["stages_ms"]
+    assert set(stages) == {"prepare", "ask", "search", "overlay", "rank"}
+    assert 0 < stages["search"] < stages["ask"] < explained["total_ms"]
+    assert sum(stages.values()) - stages["search"] <= explained["total_ms"]
 
 
 def test_explain_of_a_filtered_search(connection):
@@ -393,3 +400,35 @@ def test_restart_of_the_sidecar_is_not_noticed_by_an_open_session(connection, sh
     assert TABLE.check(connection, QUERY)[0][0] == "9000"
     connection.execute("DELETE FROM items WHERE id = 9000")
     TABLE.check(connection, QUERY)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["another server", "another database"])
+def test_request_from_elsewhere_is_refused(connection, shared_sidecar, place):
+    mirror, notices = shared_sidecar.mirror(TABLE.name), notices_of(connection)
+    own = mirror.database
+    try:
+        mirror.database = ("1700000000.000001", own[1]) if place == 0 else (own[0], own[1] + 1)
+        TABLE.check(connection, QUERY, tier="pgvector")
+    finally:
+        mirror.database = own
+    assert "the request comes from another database" in notices.pop()
+    TABLE.check(connection, QUERY)
+
+
+def test_overlay_is_read_from_the_index_however_long_the_changelog_is(connection):
+    """Old rows are not read, whatever the planner knew about the changelog when it planned."""
+    reads = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'ruvector.changelog_1'::regclass"
+    TABLE.check(connection, QUERY)  # planned over an empty changelog
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            "INSERT INTO ruvector.changelog_1 (xid, key_1) SELECT '5', g FROM generate_series(1, 30000) g"
+        )
+        for analyzed in (False, True):
+            if analyzed:
+                connection.execute("ANALYZE ruvector.changelog_1")
+            before = connection.execute(reads).fetchone()
+            for _ in range(8):
+                TABLE.check(connection, QUERY)
+            assert connection.execute(reads).fetchone() == before
+            explained = TABLE.explain(connection, QUERY)
+            assert (explained["engine"], explained["overlay_rows"]) == ("ruvector", 0)

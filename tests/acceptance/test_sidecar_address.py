@@ -1,5 +1,7 @@
 """Where the database looks for the sidecar, and how the two talk: advertised addresses and TLS."""
 
+import sys
+
 import psycopg
 import pytest
 from authority import Authority
@@ -31,7 +33,8 @@ def run(database, tmp_path):
 
 def gate(database):
     with database.connect() as connection:
-        return connection.execute("SELECT host, port, is_encrypted FROM ruvector.gate").fetchone()
+        host, *rest = connection.execute("SELECT host, port, is_encrypted FROM ruvector.gate").fetchone()
+        return host.rpartition(",")[2], *rest  # behind the shortcut of this machine, if there is one
 
 
 def search(database, notices):
@@ -53,6 +56,17 @@ def test_certificate_encrypts_direct_clients_and_the_database_still_finds_the_si
     ) as connection:  # fmt: skip
         rows = connection.execute("SELECT * FROM ruvector_search('items', '[1,0,0,0,0,0,0,0]', 3)").fetchall()
         assert (len(rows), connection.pgconn.ssl_in_use) == (3, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names of Unix sockets")
+@pytest.mark.parametrize("host", [None, "@nobody-listens,127.0.0.1"])
+def test_database_takes_the_shortcut_and_finds_the_way_without_it(run, database, host):
+    running = run().wait_live("items")
+    with database.connect() as connection:
+        registered = connection.execute("SELECT host FROM ruvector.gate").fetchone()[0]
+        assert registered == f"{running.sidecar.shortcut.host},127.0.0.1"
+        connection.execute("UPDATE ruvector.gate SET host = coalesce(%s, %s)", (host, registered.partition(",")[0]))
+    assert {tier for _, tier in search(database, [])} == {"hot"}
 
 
 def test_database_on_another_machine_must_encrypt(run, database, tmp_path):

@@ -74,6 +74,6 @@ def test_crash_of_the_server_takes_the_mirror_back(private_postgres, tmp_path):
             )
         writer.end()
         sidecar.wait_live("items").wait_applied("items")
-        report = sidecar.worker("items").verify(sample=0, full=True, repair=False, seconds=60)
+        report = sidecar.worker("items").verify(sample=0, full=True, repair=False)
         assert report["differences"] == 0, report
         assert writer.commits > 200

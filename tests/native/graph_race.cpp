@@ -79,7 +79,7 @@ void save(ruvector::Graph& graph) {
     std::vector<uint8_t> levels(slots + 1), states(slots + 1);
     std::vector<int64_t> keys(slots + 1), head(ruvector::Graph::HEAD);
     std::vector<float> scales(slots + 1), center(DIMS);
-    std::vector<uint64_t> prints(slots + 1);
+    std::vector<uint32_t> prints(slots + 1);
     ruvector::Arrays arrays{rows.data(),   links.data(), codes.data(), levels.data(),  states.data(),
                             keys.data(),   scales.data(), prints.data(), twins.data(), upper.data(),
                             upper.size() - 1, center.data(), head.data(), slots};

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ruvector.bridge import codec, oids
-from ruvector.bridge.backend import SEARCH_COLUMNS, Column
+from ruvector.bridge.backend import CALL_COLUMNS, SEARCH_COLUMNS, Column
 from ruvector.bridge.codec import BodyReader, FrameReader
 from ruvector.bridge.rows import row_encoder
 from ruvector.errors import CollectionNotFound, InternalError, InvalidEncoding, InvalidParameter, ProtocolViolation
@@ -158,7 +158,7 @@ def test_row_description_gives_names_types_and_formats():
         [("ü", "1", 0.5), ("hit", "1", np.float32(0.5))],
     ],
 )
-def test_search_rows_are_encoded(rows):
+def test_rows_are_encoded(rows):
     def text(value):
         if value is None or isinstance(value, bytes):
             return value
@@ -168,7 +168,7 @@ def test_search_rows_are_encoded(rows):
             return special.get(repr(value), repr(value)).encode()
         return str(value).encode()
 
-    encoded = row_encoder(SEARCH_COLUMNS, ()).encode(rows)
+    encoded = row_encoder(CALL_COLUMNS, ()).encode(rows)
     expected = [[text(kind), text(key), b"7.0" if distance == 7 else text(distance)] for kind, key, distance in rows]
     assert read_rows(encoded) == expected
 
@@ -179,5 +179,5 @@ def test_row_of_another_width_is_our_mistake():
 
 
 def test_result_formats_must_fit_the_columns():
-    with pytest.raises(ProtocolViolation, match="2 result formats for 3 columns"):
+    with pytest.raises(ProtocolViolation, match="2 result formats for 6 columns"):
         row_encoder(SEARCH_COLUMNS, (0, 1))

@@ -1,6 +1,6 @@
 import pytest
 
-from ruvector.bridge.grammar import parameter_casts, parse
+from ruvector.bridge.grammar import parse
 from ruvector.bridge.statements import (
     ArrayOf,
     Builtin,
@@ -12,6 +12,7 @@ from ruvector.bridge.statements import (
     SelectItem,
     SessionCommand,
     Verb,
+    parameter_casts,
 )
 from ruvector.errors import LimitExceeded, SyntaxProblem, UnsupportedStatement
 

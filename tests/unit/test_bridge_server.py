@@ -200,9 +200,9 @@ def test_same_user_needs_no_password_for_admin_on_the_unix_socket(bridge_server)
 def test_search_is_answered_without_the_grammar(address, bridge_backend):
     with Client(address, user="bridge") as client:
         answer = client.query(f"SEARCH {MAC}{{}}")
-        assert kinds(answer) == "T" + "D" * 10 + "CZ"
-        assert BodyReader(answer[1][1]).values() == (b"hit", b"0", b"0.3333333333333333")
-        assert answer[-2][1] == b"SELECT 10\0"
+        assert kinds(answer) == "TDCZ"
+        assert BodyReader(answer[1][1]).values() == (None, b"7:7:", b"{0,1,2}", b"0.3333333333333333", b"{}", None)
+        assert answer[-2][1] == b"SELECT 1\0"
         assert bridge_backend.payloads == [f"{MAC}{{}}".encode()]
         answer = client.query(f'CALL {MAC}{{"a": 1}}')
         assert BodyReader(answer[1][1]).values() == (b"v", b'{"a": 1}', None)

@@ -226,11 +226,24 @@ def test_saved_index_keeps_what_was_deferred(tmp_path):
     assert opened.search(rows[5], 1)[0].tolist() == [5]
 
 
-def test_upsert_without_defer_links_what_was_deferred():
-    index, rows = deferred(3000)
-    index.upsert([3000], [rows[0] + 1])
-    assert index.stats()["loose"] == 0
-    check(index, rows | {3000: rows[0] + 1})
+@pytest.mark.parametrize("dims", [16, DIMS])  # without and with codes
+@pytest.mark.parametrize("linked", [0, 1, 1500])
+def test_upsert_without_defer_links_its_own_rows_alone(linked, dims):
+    index, rows = deferred(3000, linked=linked, dims=dims)
+    fresh = vectors(300, dims, seed=5)
+    index.upsert(range(100), fresh[:100])  # replaces some
+    index.upsert(range(3000, 3200), fresh[100:])
+    rows |= dict(enumerate(fresh[:100])) | dict(zip(range(3000, 3200), fresh[100:], strict=True))
+    assert index.stats()["loose"] == 3000 - max(linked, 100)
+    check(index, rows)
+    restored = KeyedIndex.from_sections(index.options, index.sections(), threads=1)
+    for one in (index, restored):
+        assert one.stats()["loose"] == 3000 - max(linked, 100)
+        one.build()
+        assert one.stats()["loose"] == 0
+        one.compact()
+        assert len(unreached(one.sections())) == 0
+        check(one, rows)
 
 
 def test_progress_rises_from_nothing_to_all(monkeypatch):

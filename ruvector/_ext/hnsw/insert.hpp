@@ -46,7 +46,10 @@ inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count,
         size_t part = std::min(BLOCK_ROWS, count - first);
         upsert_block(keys + first, rows + first * space_.row_bytes(), part, loose || bulk, threads, &changed);
     }
-    if (!loose) link_loose(threads, nullptr);
+    if (bulk) {
+        link_loose(threads, nullptr);
+        forget_loose();
+    }
     repair_if_due(threads);
     if (unchecked_ * UNCHECKED_SHARE > by_row_.count()) reach_all(threads);
     return changed;
@@ -55,54 +58,72 @@ inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count,
 inline void Graph::build(unsigned threads, const volatile uint8_t* cancel) {
     std::lock_guard<std::mutex> turn(writer_);
     link_loose(threads, cancel);
+    forget_loose();
+}
+
+// When none is loose any more, what is only needed for them goes.
+inline void Graph::forget_loose() {
+    if (!loose_.empty()) return;
+    std::lock_guard<FairLock> guard(lock_);
+    loose_ = {};
+    loose_at_.clear();
 }
 
 inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
                                 size_t* changed) {
     Block block;
-    reserve_rows(count);
+    size_t untold = 0;
+    loose = loose && options_.linked;
+    reserve_rows(count, loose);
     try {
         plan_rows(keys, rows, count, block);
-        if (coded_ && !encode_nodes(block.nodes, codes_, records_, threads)) told_ = false;
-        lay_out(block);
-        if (!loose) link_block(block, threads);
+        if (coded_) untold = encode_nodes(block.nodes, codes_, records_, threads);
+        if (untold != 0) told_ = false;
+        if (!loose) {
+            lay_out(block);
+            link_block(block, threads);
+        }
     } catch (...) {
         return_slots(block);  // nothing was published: the graph is as before
+        told_ = untold_ == 0;
         throw;
     }
-    publish(block, loose && options_.linked);
+    untold_ += untold;
+    publish(block, loose);
     if (!loose) unchecked_ += block.nodes.size();
     *changed += block.slots.size();
 }
 
-inline void Graph::reserve_rows(size_t more) {
-    if (options_.linked) {
-        by_row_.reserve(by_row_.count() + more, [this](uint32_t slot) { return fingerprints_[slot]; });
-    }
-    std::lock_guard<FairLock> guard(lock_);
-    by_key_.reserve(by_key_.count() + more, [this](uint32_t slot) { return key_hash(slot); });
-    if (free_.size() >= more) return;
-    size_t fresh = more - free_.size(), slots = size_t(slots_) + fresh;
+// Tables grow beside those that readers use meanwhile; only the exchange holds the lock.
+inline void Graph::reserve_rows(size_t more, bool loose) {
+    SlotTable keys, nodes;
+    bool more_keys = !by_key_.has_room(by_key_.count() + more);
+    bool more_nodes = options_.linked && !by_row_.has_room(by_row_.count() + more);
+    if (more_keys) keys = by_key_.grown(by_key_.count() + more, [this](uint32_t slot) { return key_hash(slot); });
+    if (more_nodes) nodes = by_row_.grown(by_row_.count() + more, [this](uint32_t slot) { return row_hash(slot); });
+    size_t usable = free_count_ + (slots_ - fresh_), slots = slots_ + more - std::min(more, usable);
     if (slots > SLOTS_MAX) throw std::length_error("an index holds at most 2,147,483,648 rows");
+    std::lock_guard<FairLock> guard(lock_);
+    if (more_keys) by_key_.swap(keys);
+    if (more_nodes) by_row_.swap(nodes);
+    if (options_.linked) twins_.reserve(more);
+    if (loose) {
+        if (loose_.capacity() < loose_.size() + more) loose_.reserve(std::max(loose_.size() + more, loose_.size() * 2));
+        loose_at_.resize(slots, EMPTY);
+    }
+    if (slots == slots_) return;
     rows_.reserve(slots);
-    if (options_.linked) links_.reserve(slots);
+    if (options_.linked) {
+        links_.reserve(slots);
+        upper_.resize(slots, EMPTY);
+        fingerprints_.resize(slots, 0);
+    }
     if (coded_) records_.reserve(slots);
-    if (loose_.capacity() < slots) loose_.reserve(std::max(slots, loose_.capacity() * 2));
-    if (free_.capacity() < slots) free_.reserve(std::max(slots, free_.capacity() * 2));  // freeing must not fail
-    scales_.resize(slots, 1.0f);
+    if (space_.metric() == Metric::COSINE) scales_.resize(slots, 1.0f);
     levels_.resize(slots, 0);
     keys_.resize(slots, 0);
-    fingerprints_.resize(slots, 0);
-    upper_.resize(slots, nullptr);
     members_.resize(slots, 0);
-    twin_head_.resize(slots, EMPTY);
-    twin_next_.resize(slots, EMPTY);
-    twin_before_.resize(slots, EMPTY);
-    loose_at_.resize(slots, EMPTY);
     states_.resize(slots, FREE);
-    // Old free slots are used first; new ones in rising order.
-    free_.insert(free_.begin(), fresh, 0);
-    for (size_t at = 0; at < fresh; ++at) free_[at] = uint32_t(slots - 1 - at);
     slots_ = uint32_t(slots);
 }
 
@@ -126,40 +147,66 @@ inline void Graph::make_codes(const std::vector<uint32_t>& nodes, const char* ro
     Codes codes(codes_);
     Records records(records_.stride());
     codes.set_center(codes.mean(nodes.size() + count, [&](size_t at) {
-        if (at < nodes.size()) return space_.probe(rows_.at(nodes[at]), scales_[nodes[at]], buffer.data());
+        if (at < nodes.size()) return space_.probe(rows_.at(nodes[at]), scale(nodes[at]), buffer.data());
         const char* row = rows + (at - nodes.size()) * space_.row_bytes();
         return space_.probe(row, space_.scale_of(row), buffer.data());
     }));
     records.reserve(slots_);
-    bool told = encode_nodes(nodes, codes, records, threads);
+    size_t untold = encode_nodes(nodes, codes, records, threads);
     std::lock_guard<FairLock> guard(lock_);
-    told_ = told;
+    untold_ = untold;
+    told_ = untold == 0;
     codes_.set_center(codes.center());
     records_.swap(records);
     coded_rows_ = nodes.size() + count;
     coded_ = true;
 }
 
-// False when a row could not be coded.
-inline bool Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
-                                unsigned threads) {
+// Returns how many of the rows could not be coded.
+inline size_t Graph::encode_nodes(const std::vector<uint32_t>& nodes, const Codes& codes, Records& records,
+                                  unsigned threads) {
     std::vector<std::unique_ptr<Scratch>> scratch = scratches(threads);
-    std::atomic<bool> all{true};
+    std::atomic<size_t> untold{0};
     parallel_for(nodes.size(), threads, [&](unsigned worker, size_t at) {
         Scratch& own = *scratch[worker];
         uint32_t slot = nodes[at];
         own.code.rotated.resize(codes.padded());
-        codes.rotate_row(space_.probe(rows_.at(slot), scales_[slot], own.probe.data()), own.code.rotated.data());
-        if (!codes.encode(own.code.rotated.data(), records.at(slot))) all = false;
+        codes.rotate_row(space_.probe(rows_.at(slot), scale(slot), own.probe.data()), own.code.rotated.data());
+        untold += !codes.encode(own.code.rotated.data(), records.at(slot));
     });
     for (auto& one : scratch) give_back(std::move(one));
-    return all.load();
+    return untold.load();
 }
 
 inline uint32_t Graph::take_slot() {
-    uint32_t slot = free_.back();
-    free_.pop_back();
+    if (free_slot_ == EMPTY) return fresh_++;
+    uint32_t slot = free_slot_;
+    free_slot_ = uint32_t(keys_[slot]);
+    --free_count_;
     return slot;
+}
+
+inline uint32_t Graph::take_upper() {
+    uint32_t at = free_upper_;
+    if (at != EMPTY) {
+        free_upper_ = upper_list(at)[options_.m];
+        return at;
+    }
+    if (uppers_used_ == uppers_.capacity()) {
+        std::lock_guard<FairLock> guard(lock_);
+        uppers_.reserve(size_t(uppers_used_) + 1);
+    }
+    return uppers_used_++;
+}
+
+// Give a slot empty lists on all levels from 1 to `level`.
+inline void Graph::take_uppers(uint32_t slot, uint32_t level) {
+    for (uint32_t turn = 0; turn < level; ++turn) {
+        uint32_t at = take_upper();
+        std::fill_n(upper_list(at), options_.m, EMPTY);
+        upper_list(at)[options_.m] = upper_[slot];
+        upper_[slot] = at;
+    }
 }
 
 inline uint32_t Graph::draw_level() {
@@ -199,29 +246,23 @@ inline void Graph::adopt_row(int64_t key, const char* row, Block& block) {
     rows_.mark_written(slot);
     std::memset(rows_.at(slot) + space_.row_bytes(), 0, rows_.stride() - space_.row_bytes());
     std::memcpy(rows_.at(slot), row, space_.row_bytes());
-    scales_[slot] = space_.scale_of(row);
+    if (space_.metric() == Metric::COSINE) scales_[slot] = space_.scale_of(row);
     keys_[slot] = key;
-    levels_[slot] = 0;
-    members_[slot] = 0;
-    twin_head_[slot] = twin_next_[slot] = twin_before_[slot] = EMPTY;
     if (!options_.linked) return;
-    fingerprints_[slot] = space_.fingerprint(row);
-    block.heads.back() = twin_of(fingerprints_[slot], row);
+    fingerprints_[slot] = print_of(space_.fingerprint(row));
+    block.heads.back() = equal_node(slot);
     if (block.heads.back() != EMPTY) return;
-    by_row_.insert(slot, [this](uint32_t at) { return fingerprints_[at]; });
+    by_row_.insert(slot, [this](uint32_t at) { return row_hash(at); });
     block.nodes.push_back(slot);
     uint32_t level = draw_level();
     std::fill_n(links(slot, 0), base_links_, EMPTY);
-    if (level > 0) {
-        upper_[slot] = new uint32_t[size_t(level) * options_.m];
-        std::fill_n(upper_[slot], size_t(level) * options_.m, EMPTY);
-    }
+    take_uppers(slot, level);
     levels_[slot] = uint8_t(level);
 }
 
 inline void Graph::return_slots(Block& block) noexcept {
     for (uint32_t slot : block.nodes) {
-        by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
+        by_row_.erase(slot, [this](uint32_t at) { return row_hash(at); });
     }
     for (uint32_t slot : block.slots) free_slot(slot);
 }
@@ -252,7 +293,7 @@ inline void Graph::link_block(Block& block, unsigned threads) {
 // Find the links of one node on all its levels, from the standing graph and the earlier nodes of the block.
 inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
     uint32_t slot = block.nodes[index];
-    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch.probe.data());
     if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
         seek_links(CodeMeasure{*this, scratch.code}, block, index, scratch);
     } else {
@@ -319,7 +360,7 @@ void Graph::level_links(const Measure& measure, Block& block, size_t index, uint
 inline void Graph::measure_again(uint32_t slot, size_t limit, Scratch& scratch) const {
     std::vector<Edge>& edges = scratch.edges;
     if (edges.size() > EXACT_EDGES * limit) edges.resize(EXACT_EDGES * limit);
-    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch.probe.data());
     for (size_t at = 0; at < edges.size(); ++at) {
         if (at + 2 < edges.size()) prefetch_row(edges[at + 2].slot);
         edges[at].distance = distance(probe, edges[at].slot);
@@ -339,7 +380,7 @@ inline void Graph::diversify(std::vector<Edge>& edges, size_t limit, Scratch& sc
     for (size_t at = 0; at < edges.size() && chosen.size() < limit; ++at) {
         const Edge& edge = edges[at];
         if (at + 1 < edges.size()) prefetch_row(edges[at + 1].slot);
-        Probe probe = space_.probe(rows_.at(edge.slot), scales_[edge.slot], scratch.candidate.data());
+        Probe probe = space_.probe(rows_.at(edge.slot), scale(edge.slot), scratch.candidate.data());
         bool hidden = false;
         for (size_t other = 0; other < chosen.size() && !hidden; ++other) {
             hidden = hides(distance(probe, chosen[other].slot), edge.distance);
@@ -399,7 +440,7 @@ inline void Graph::mend_target(Block& block, size_t group, Scratch& scratch) con
     }
     if (edges.size() > limit && !inside) {
         for (size_t at = 0; at < known; ++at) prefetch_row(edges[at].slot);
-        Probe probe = space_.probe(rows_.at(target), scales_[target], scratch.probe.data());
+        Probe probe = space_.probe(rows_.at(target), scale(target), scratch.probe.data());
         for (size_t at = 0; at < known; ++at) edges[at].distance = distance(probe, edges[at].slot);
     }
     if (edges.size() > limit) std::sort(edges.begin(), edges.end(), nearer);
@@ -472,12 +513,8 @@ inline void Graph::tie(uint32_t slot) {
 
 inline void Graph::hang_twin(uint32_t slot, uint32_t head) {
     states_[slot] = TWIN;
-    twin_head_[slot] = head;
-    twin_before_[slot] = head;
-    twin_next_[slot] = twin_next_[head];
-    if (twin_next_[head] != EMPTY) twin_before_[twin_next_[head]] = slot;
-    twin_next_[head] = slot;
-    weigh(head, members_[head] + 1);
+    twins_.hang(slot, head);
+    weigh(head, rows_of_node(head));
 }
 
 }  // namespace ruvector

@@ -41,8 +41,6 @@ inline void Graph::clear() {
 
 // Forget all rows and give the memory back; the counter of level draws goes on.
 inline void Graph::release() noexcept {
-    for (uint32_t slot = 0; slot < upper_.size(); ++slot) drop_upper(slot);
-    upper_block_ = {};
     guard_.reset();
     watch_ = nullptr;
     tables_ready_ = true;
@@ -52,6 +50,7 @@ inline void Graph::release() noexcept {
     codes_.forget();
     coded_ = false;
     told_ = true;
+    untold_ = 0;
     scales_.clear();
     states_.clear();
     levels_.clear();
@@ -59,12 +58,15 @@ inline void Graph::release() noexcept {
     fingerprints_.clear();
     upper_.clear();
     members_.clear();
-    twin_head_.clear();
-    twin_next_.clear();
-    twin_before_.clear();
+    uppers_.clear();
+    uppers_used_ = 0;
+    free_upper_ = EMPTY;
+    twins_.clear();
     loose_at_.clear();
-    loose_.clear();
-    free_.clear();
+    loose_ = {};
+    fresh_ = 0;
+    free_slot_ = EMPTY;
+    free_count_ = 0;
     by_key_.clear();
     by_row_.clear();
     slots_ = 0;
@@ -75,25 +77,27 @@ inline void Graph::release() noexcept {
     top_ = 0;
 }
 
-inline void Graph::weigh(uint32_t head, uint32_t members) {
-    dead_count_ = dead_count_ - (members_[head] == 0) + (members == 0);
-    odd_count_ = odd_count_ - (members_[head] != 1) + (members != 1);
-    members_[head] = members;
+// Note that a node stands for so many rows.
+inline void Graph::weigh(uint32_t node, size_t rows) {
+    dead_count_ = dead_count_ - (members_[node] == 0) + (rows == 0);
+    odd_count_ = odd_count_ - (members_[node] != 1) + (rows != 1);
+    members_[node] = uint8_t(std::min<size_t>(rows, MEMBERS_MAX));
 }
 
 // Take one row out of all answers; its key is out of the table already and the lock is held alone.
 inline void Graph::drop(uint32_t slot) {
     --live_count_;
     if (states_[slot] == TWIN) {
-        uint32_t head = twin_head_[slot];
-        unhang_twin(slot);
+        uint32_t head = twins_.head(slot);
+        twins_.unhang(slot);
         free_slot(slot);
+        weigh(head, rows_of_node(head));
         drop_loose(head);
     } else if (!options_.linked) {
         free_slot(slot);
     } else {
         states_[slot] = DEAD;
-        weigh(slot, members_[slot] - 1);
+        weigh(slot, rows_of_node(slot));
         drop_loose(slot);
     }
 }
@@ -102,31 +106,28 @@ inline void Graph::drop(uint32_t slot) {
 inline void Graph::drop_loose(uint32_t slot) {
     if (!is_loose(slot) || !is_gone(slot)) return;
     tie(slot);
-    by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
+    free_node(slot);
+}
+
+// Free the slot of a node that stands for no row and that no list leads to.
+inline void Graph::free_node(uint32_t slot) {
+    by_row_.erase(slot, [this](uint32_t at) { return row_hash(at); });
+    if (untold_ != 0 && !codes_.is_coded(records_.at(slot))) told_ = --untold_ == 0;
     weigh(slot, 1);
     free_slot(slot);
 }
 
-inline void Graph::unhang_twin(uint32_t slot) {
-    uint32_t before = twin_before_[slot], next = twin_next_[slot];
-    twin_next_[before] = next;
-    if (next != EMPTY) twin_before_[next] = before;
-    weigh(twin_head_[slot], members_[twin_head_[slot]] - 1);
-}
-
-inline void Graph::drop_upper(uint32_t slot) noexcept {
-    const uint32_t *list = upper_[slot], *block = upper_block_.data();
-    if (list < block || list >= block + upper_block_.size()) delete[] list;
-    upper_[slot] = nullptr;
-}
-
-inline void Graph::free_slot(uint32_t slot) {
-    drop_upper(slot);
+inline void Graph::free_slot(uint32_t slot) noexcept {
+    while (options_.linked && upper_[slot] != EMPTY) {
+        uint32_t at = upper_[slot];
+        upper_[slot] = upper_list(at)[options_.m];
+        upper_list(at)[options_.m] = free_upper_;
+        free_upper_ = at;
+    }
     states_[slot] = FREE;
     levels_[slot] = 0;
     members_[slot] = 0;
-    twin_head_[slot] = twin_next_[slot] = twin_before_[slot] = EMPTY;
-    free_.push_back(slot);  // room was reserved with the slot
+    chain_free(slot);
 }
 
 inline void Graph::repair(unsigned threads) {
@@ -190,7 +191,7 @@ inline void Graph::mend_node(uint32_t slot, uint32_t level, Scratch& scratch, st
     scratch.dead.clear();
     scratch.visited.begin(slots_);
     scratch.visited.mark(slot);
-    Probe probe = space_.probe(rows_.at(slot), scales_[slot], scratch.probe.data());
+    Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch.probe.data());
     const uint32_t* list = links(slot, level);
     for (uint32_t at = 0; at < room(level) && list[at] != EMPTY; ++at) {
         scratch.visited.mark(list[at]);
@@ -212,7 +213,7 @@ inline void Graph::mend_node(uint32_t slot, uint32_t level, Scratch& scratch, st
     }
     std::sort(offers.begin(), offers.end(), nearer);
     for (size_t at = 0; at < offers.size() && out.size() < room(level); ++at) {
-        Probe offer = space_.probe(rows_.at(offers[at].slot), scales_[offers[at].slot], scratch.candidate.data());
+        Probe offer = space_.probe(rows_.at(offers[at].slot), scale(offers[at].slot), scratch.candidate.data());
         bool hidden = std::any_of(out.begin(), out.end(), [&](uint32_t kept) {
             return hides(distance(offer, kept), offers[at].distance);
         });
@@ -324,9 +325,7 @@ inline void Graph::bury() {
     for (uint32_t slot = slots_; slot-- > 0;) {
         if (!is_gone(slot)) continue;
         if (is_loose(slot)) tie(slot);
-        by_row_.erase(slot, [this](uint32_t at) { return fingerprints_[at]; });
-        weigh(slot, 1);
-        free_slot(slot);
+        free_node(slot);
     }
 }
 
@@ -351,20 +350,23 @@ inline void Graph::figures(int64_t* out) {
         if (!options_.linked || !is_node(slot, 0)) continue;
         ++nodes;
         out[2] += members_[slot] == 0;
-        out[8] += int64_t(levels_[slot]) * options_.m * int64_t(sizeof(uint32_t));
+        out[8] += int64_t(levels_[slot]) * int64_t(uppers_.stride());
         if (slot % step != 0) continue;
         const uint32_t* list = links(slot, 0);
         for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) ++degrees;
         ++sampled;
     }
-    size_t per_slot = sizeof(float) + 2 + 2 * sizeof(uint64_t) + sizeof(uint32_t*) + 6 * sizeof(uint32_t);
+    size_t per_slot = 3 * sizeof(uint8_t) + sizeof(int64_t) + (options_.linked ? 2 * sizeof(uint32_t) : 0) +
+                      (space_.metric() == Metric::COSINE ? sizeof(float) : 0);
+    size_t tables = by_key_.bytes() + by_row_.bytes() + twins_.bytes();
+    size_t loose = (loose_at_.size() + loose_.capacity()) * sizeof(uint32_t);
     out[0] = int64_t(live_count_.load());
     out[1] = int64_t(slots_);
     out[5] = entry_ == EMPTY ? -1 : int64_t(top_);
     out[6] = int64_t(repairs_.load());
     out[7] = int64_t(rows_.stride() * slots_);
     out[8] += int64_t(size_t(base_links_) * slots_ * sizeof(uint32_t));
-    out[9] = int64_t(per_slot * slots_ + 2 * by_key_.bytes());
+    out[9] = int64_t(per_slot * slots_ + tables + loose);
     out[10] = int64_t(rows_.owned_bytes() + links_.owned_bytes() + records_.owned_bytes());
     out[11] = sampled == 0 ? 0 : degrees * 1000 / sampled;
     out[12] = coded_ ? int64_t(records_.stride() * slots_) : 0;

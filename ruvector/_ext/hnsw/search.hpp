@@ -14,7 +14,8 @@ inline Graph::Graph(const Options& options)
       level_scale_(options.linked ? 1.0 / std::log(double(options.m)) : 0.0),
       rows_((space_.row_bytes() + 15) / 16 * 16),
       links_(options.linked ? size_t(base_links_) * sizeof(uint32_t) : 1),
-      records_(codes_.record_bytes()) {
+      records_(codes_.record_bytes()),
+      uppers_((size_t(options.m) + 1) * sizeof(uint32_t)) {
     // The first lines are fetched ahead; the hardware follows the rest of a row by itself.
     prefetch_bytes_ = std::min<size_t>(space_.row_bytes(), 512);
 }
@@ -198,12 +199,45 @@ int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch
         size_t width = ef + ef / 16 + CODE_SLACK;
         if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, width, pool, scratch, cancel)) return -1;
         refine(probe, k, pool, scratch);
+        if (!codes_decide(scratch) && !walk_on(probe, ef, pool, scratch, cancel)) return -1;
     } else {
         if (!explore_guarded(RowMeasure{*this, probe}, Guard::ROWS, ef, pool, scratch, cancel)) return -1;
         scratch.nearest.clear();
         for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
     }
     return name_rows(scratch.nearest, k, keys, distances);
+}
+
+// Whether estimates tell the nearest apart. They cannot where rows lie much closer together than to the centre of all:
+// in a tight cluster every member looks equally near.
+inline bool Graph::codes_decide(const Scratch& scratch) const {
+    if (space_.metric() == Metric::IP || scratch.nearest.empty()) return true;
+    const Edge& last = scratch.nearest.back();
+    float error = codes_.factors(records_.at(last.slot)).error * scratch.code.length;
+    return last.distance <= 0.0f || error <= CODE_DOUBT * last.distance;
+}
+
+// Walk on from the nearest found, by the rows themselves; false when cancelled or damaged.
+template <class Pool>
+bool Graph::walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const {
+    RowMeasure measure{*this, probe};
+    bool weighted = odd_count_ != 0;
+    scratch.visited.begin(slots_);
+    pool.begin(ef);
+    for (const Edge& edge : scratch.nearest) {
+        scratch.visited.mark(edge.slot);
+        pool.push(edge.distance, edge.slot, weighted ? uint32_t(members_[edge.slot] != 0) : 1u);
+    }
+    bool whole;
+    if (watch_ == nullptr) {
+        whole = beam(measure, 0, pool, scratch, weighted, cancel);
+    } else {
+        Guarded<RowMeasure> guarded{measure, *this, *watch_, Guard::ROWS};
+        whole = beam(guarded, 0, pool, scratch, weighted, cancel);
+    }
+    scratch.nearest.clear();
+    for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
+    return whole;
 }
 
 // Measure candidates by their rows, nearest estimate first, as long as one may still belong to the k nearest.
@@ -248,7 +282,9 @@ inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_
             keys[found] = key_of(edge.slot);
             distances[found++] = shown;
         }
-        for (uint32_t twin = twin_next_[edge.slot]; twin != EMPTY && found < k; twin = twin_next_[twin]) {
+        bool alone = members_[edge.slot] == (states_[edge.slot] == LIVE);
+        for (uint32_t twin = alone ? EMPTY : twins_.next(edge.slot); twin != EMPTY && found < k;
+             twin = twins_.next(twin)) {
             keys[found] = key_of(twin);
             distances[found++] = shown;
         }

@@ -19,12 +19,9 @@ inline void Graph::dump(const Arrays& arrays) const {
         records_.copy_out(arrays.codes, slots_);
         std::copy(codes_.center().begin(), codes_.center().end(), arrays.center);
     }
-    std::copy_n(levels_.begin(), slots_, arrays.levels);
-    std::copy_n(states_.begin(), slots_, arrays.states);
-    std::copy_n(keys_.begin(), slots_, arrays.keys);
-    std::copy_n(scales_.begin(), slots_, arrays.scales);
-    std::copy_n(fingerprints_.begin(), slots_, arrays.fingerprints);
-    std::copy_n(twin_head_.begin(), slots_, arrays.twin_heads);
+    levels_.copy_out(arrays.levels, slots_);
+    states_.copy_out(arrays.states, slots_);
+    keys_.copy_out(arrays.keys, slots_);
     uint32_t* upper = arrays.upper;
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         // What was in memory before a slot was used, or was there until it was freed, is nobody's business.
@@ -35,10 +32,14 @@ inline void Graph::dump(const Arrays& arrays) const {
         }
         if (states_[slot] == FREE) {
             arrays.keys[slot] = 0;
-            arrays.scales[slot] = 1.0f;
-            arrays.fingerprints[slot] = 0;
         }
-        upper = std::copy_n(upper_[slot], size_t(levels_[slot]) * options_.m, upper);
+        bool is_used = states_[slot] != FREE;
+        arrays.scales[slot] = is_used ? scale(slot) : 1.0f;
+        arrays.fingerprints[slot] = is_used && options_.linked ? fingerprints_[slot] : 0;
+        arrays.twin_heads[slot] = states_[slot] == TWIN ? twins_.head(slot) : EMPTY;
+        for (uint32_t level = 1; level <= levels_[slot]; ++level) {
+            upper = std::copy_n(links(slot, level), options_.m, upper);
+        }
     }
     std::fill_n(arrays.head, HEAD, int64_t(0));
     arrays.head[0] = entry_ == EMPTY ? -1 : int64_t(entry_);
@@ -46,6 +47,7 @@ inline void Graph::dump(const Arrays& arrays) const {
     arrays.head[2] = int64_t(draws_);
     arrays.head[3] = int64_t(repairs_.load());
     arrays.head[4] = int64_t(live_count_.load());
+    arrays.head[6] = int64_t(untold_);
     arrays.head[5] = 1;  // and the nodes that are loose when this is restored, so that it need not look for them
     for (uint32_t slot = 0; options_.linked && slot < slots_; ++slot) {
         arrays.head[5] += is_node(slot, 0) && slot != entry_ && arrays.links[size_t(slot) * base_links_] == EMPTY;
@@ -64,17 +66,14 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         take_in(rows_, arrays.rows, slots, in_place);
         if (options_.linked) take_in(links_, reinterpret_cast<char*>(arrays.links), slots, in_place);
         if (coded) take_in(records_, arrays.codes, slots, in_place);
-        scales_.assign(arrays.scales, arrays.scales + slots);
-        states_.assign(arrays.states, arrays.states + slots);
-        levels_.assign(arrays.levels, arrays.levels + slots);
+        if (space_.metric() == Metric::COSINE) scales_.assign(arrays.scales, slots);
+        states_.assign(arrays.states, slots);
+        levels_.assign(arrays.levels, slots);
+        members_.resize(slots, 0);
+        if (options_.linked) upper_.resize(slots, EMPTY);
         mapped_keys_ = arrays.keys;
         mapped_prints_ = arrays.fingerprints;
-        twin_head_.assign(arrays.twin_heads, arrays.twin_heads + slots);
-        upper_.assign(slots, nullptr);
-        members_.assign(slots, 0);
-        twin_next_.assign(slots, EMPTY);
-        loose_.reserve(slots);
-        slots_ = uint32_t(slots);
+        slots_ = fresh_ = uint32_t(slots);
         entry_ = arrays.head[0] < 0 || arrays.head[0] >= int64_t(slots) ? EMPTY : uint32_t(arrays.head[0]);
         top_ = uint32_t(arrays.head[1]);
         draws_ = uint64_t(arrays.head[2]);
@@ -91,10 +90,9 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
             for (float number : codes_.center()) {
                 if (!std::isfinite(number)) wrong = "the center of the codes is not finite";
             }
-            coded_ = told_ = true;
-            for (uint32_t slot : node_slots()) {
-                if (!codes_.is_coded(records_.at(slot))) told_ = false;
-            }
+            coded_ = true;
+            untold_ = size_t(std::max<int64_t>(arrays.head[6], 0));
+            told_ = untold_ == 0;
             coded_rows_ = live_count_.load();
         }
         if (wrong != nullptr) {
@@ -119,38 +117,35 @@ inline void Graph::take_in(Records& records, char* data, size_t slots, bool in_p
 
 // Derive what searches need: upper lists, chains of twins, loose slots.
 inline const char* Graph::rebuild(const Arrays& arrays) {
-    upper_block_.assign(arrays.upper, arrays.upper + arrays.upper_count);
-    size_t used = 0, upper_count = upper_block_.size(), live = 0;
+    size_t used = 0, live = 0, twins = 0;
+    uppers_.reserve(arrays.upper_count / options_.m);
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         uint8_t state = states_[slot];
         if (state > TWIN || (!options_.linked && state > LIVE)) return "a slot has an unknown state";
         bool node = state == LIVE || state == DEAD;
         if (levels_[slot] > LEVEL_MAX || (levels_[slot] != 0 && !(node && options_.linked))) {
-            levels_[slot] = 0;
             return "a slot has a wrong level";
         }
-        if (!std::isfinite(scales_[slot])) return "a row has a wrong scale";
+        if (!std::isfinite(arrays.scales[slot])) return "a row has a wrong scale";
         size_t links = size_t(levels_[slot]) * options_.m;
-        if (links > upper_count - used) return "upper links are missing";
-        if (links != 0) {
-            upper_[slot] = upper_block_.data() + used;
-            used += links;
+        if (links > arrays.upper_count - used) return "upper links are missing";
+        if (levels_[slot] != 0) take_uppers(slot, levels_[slot]);
+        for (uint32_t level = 1; level <= levels_[slot]; ++level, used += options_.m) {
+            std::copy_n(arrays.upper + used, options_.m, this->links(slot, level));
         }
         members_[slot] = state == LIVE;
         live += state == LIVE || state == TWIN;
+        twins += state == TWIN;
     }
     live_count_ = live;
-    if (used != upper_count) return "there are too many upper links";
+    if (used != arrays.upper_count) return "there are too many upper links";
+    if (twins != 0) twins_.reserve(twins);
     for (uint32_t slot = slots_; slot-- > 0;) {
-        uint32_t head = twin_head_[slot];
-        if (states_[slot] != TWIN) {
-            twin_head_[slot] = EMPTY;
-            continue;
-        }
+        if (states_[slot] != TWIN) continue;
+        uint32_t head = arrays.twin_heads[slot];
         if (!is_node(head, 0)) return "a twin hangs on no node";
-        twin_next_[slot] = twin_next_[head];
-        twin_next_[head] = slot;
-        ++members_[head];
+        twins_.hang(slot, head);
+        if (members_[head] < MEMBERS_MAX) ++members_[head];
     }
     for (uint32_t slot = 0; slot < slots_; ++slot) {
         if (!is_node(slot, 0)) continue;
@@ -166,21 +161,18 @@ inline const char* Graph::rebuild(const Arrays& arrays) {
     return nullptr;
 }
 
-// Derive what only writers and lookups need: keys and fingerprints of our own, the way back along chains of twins, the
-// free slots, the tables. No reader looks at any of it before the tables are said to be ready.
+// Derive what only writers and lookups need: keys and fingerprints of our own, the free slots, the tables. No reader looks at any of it before the tables are said to be ready.
 inline const char* Graph::derive_rest() {
     auto by_key = [this](uint32_t slot) { return key_hash(slot); };
-    auto by_row = [this](uint32_t slot) { return fingerprints_[slot]; };
-    keys_.assign(mapped_keys_, mapped_keys_ + slots_);
-    fingerprints_.assign(mapped_prints_, mapped_prints_ + slots_);
-    twin_before_.assign(slots_, EMPTY);
-    loose_at_.assign(slots_, EMPTY);
+    auto by_row = [this](uint32_t slot) { return row_hash(slot); };
+    keys_.assign(mapped_keys_, slots_);
+    if (options_.linked) fingerprints_.assign(mapped_prints_, slots_);
+    if (!loose_.empty()) loose_at_.resize(slots_, EMPTY);
     for (size_t at = 0; at < loose_.size(); ++at) loose_at_[loose_[at]] = uint32_t(at);
-    free_.clear();
-    free_.reserve(slots_);
+    free_slot_ = EMPTY;
+    free_count_ = 0;
     for (uint32_t slot = slots_; slot-- > 0;) {
-        if (states_[slot] == FREE) free_.push_back(slot);
-        if (twin_next_[slot] != EMPTY) twin_before_[twin_next_[slot]] = slot;
+        if (states_[slot] == FREE) chain_free(slot);
     }
     by_key_.clear();
     by_row_.clear();

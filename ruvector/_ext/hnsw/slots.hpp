@@ -1,4 +1,4 @@
-// Records that never move, and a hash table of slots.
+// Records and columns that never move, and a hash table of slots.
 #ifndef RUVECTOR_HNSW_SLOTS_HPP
 #define RUVECTOR_HNSW_SLOTS_HPP
 
@@ -25,34 +25,59 @@ inline uint64_t mix64(uint64_t value) {  // the finaliser of splitmix64
     return value ^ (value >> 31);
 }
 
-// Memory of large arrays in huge pages: a hundredth of the page faults, fewer misses of the address cache.
-template <class T>
-struct ColumnAllocator {
-    using value_type = T;
-    static constexpr size_t HUGE_BYTES = size_t(2) << 20;
+constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
 
-    ColumnAllocator() = default;
-    template <class Other>
-    ColumnAllocator(const ColumnAllocator<Other>&) {}
-    T* allocate(size_t count) {
-        void* memory = nullptr;
-        size_t bytes = count * sizeof(T);
-        bool huge = bytes >= HUGE_BYTES;
-        if (posix_memalign(&memory, huge ? HUGE_BYTES : 64, bytes) != 0) throw std::bad_alloc();
+// Memory to be freed with std::free; in huge pages on demand: fewer page faults, fewer misses of the address cache.
+inline char* allocate_chunk(size_t bytes, bool huge) {
+    void* chunk = nullptr;
+    huge = huge && bytes >= HUGE_PAGE_BYTES;
+    if (posix_memalign(&chunk, huge ? HUGE_PAGE_BYTES : 64, bytes) != 0) throw std::bad_alloc();
 #ifdef __linux__
-        if (huge) (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    if (huge) (void)madvise(chunk, bytes, MADV_HUGEPAGE);
 #endif
-        return static_cast<T*>(memory);
-    }
-    void deallocate(T* memory, size_t) { std::free(memory); }
-    template <class Other>
-    bool operator==(const ColumnAllocator<Other>&) const { return true; }
-    template <class Other>
-    bool operator!=(const ColumnAllocator<Other>&) const { return false; }
-};
+    return static_cast<char*>(chunk);
+}
 
+// One entry per slot, in chunks of 2 MiB: growing copies nothing, so no reader waits for it, and nothing is held twice.
 template <class T>
-using Column = std::vector<T, ColumnAllocator<T>>;  // one entry per slot
+class Column {
+  public:
+    Column() = default;
+    ~Column() { clear(); }
+    Column(const Column&) = delete;
+    Column& operator=(const Column&) = delete;
+
+    T& operator[](size_t slot) { return chunks_[slot / CHUNK][slot % CHUNK]; }
+    const T& operator[](size_t slot) const { return chunks_[slot / CHUNK][slot % CHUNK]; }
+    size_t size() const { return size_; }
+
+    void resize(size_t size, T fill) {
+        while (chunks_.size() * CHUNK < size) {
+            chunks_.reserve(chunks_.size() + 1);
+            // A first chunk stays small while it is.
+            chunks_.push_back(reinterpret_cast<T*>(allocate_chunk(CHUNK * sizeof(T), !chunks_.empty())));
+        }
+        for (; size_ < size; ++size_) (*this)[size_] = fill;
+    }
+    void assign(const T* from, size_t size) {
+        clear();
+        resize(size, T());
+        for (size_t at = 0; at < size; at += CHUNK) std::copy_n(from + at, std::min(CHUNK, size - at), &(*this)[at]);
+    }
+    void copy_out(T* to, size_t size) const {
+        for (size_t at = 0; at < size; at += CHUNK) std::copy_n(&(*this)[at], std::min(CHUNK, size - at), to + at);
+    }
+    void clear() {
+        for (T* chunk : chunks_) std::free(chunk);
+        chunks_ = {};
+        size_ = 0;
+    }
+
+  private:
+    static constexpr size_t CHUNK = HUGE_PAGE_BYTES / sizeof(T);
+    std::vector<T*> chunks_;
+    size_t size_ = 0;
+};
 
 // Records of one size in chunks of about 4 MiB: growing allocates a chunk and never copies a record.
 class Records {
@@ -154,18 +179,7 @@ class Records {
 
     static constexpr uint8_t CLEAN = 0, WRITTEN = 1;
     static constexpr size_t CHUNK_BYTES = size_t(4) << 20;
-    static constexpr size_t HUGE_PAGE_BYTES = size_t(2) << 20;
-
-    char* allocate() {
-        void* chunk = nullptr;
-        size_t bytes = stride_ << shift_;
-        bool huge = bytes >= HUGE_PAGE_BYTES && !chunks_.empty();  // a first chunk stays small while it is
-        if (posix_memalign(&chunk, huge ? HUGE_PAGE_BYTES : 64, bytes) != 0) throw std::bad_alloc();
-#ifdef __linux__
-        if (huge) (void)madvise(chunk, bytes, MADV_HUGEPAGE);  // random rows: fewer misses of the address cache
-#endif
-        return static_cast<char*>(chunk);
-    }
+    char* allocate() { return allocate_chunk(stride_ << shift_, !chunks_.empty()); }  // a first one stays small
 
     size_t stride_;
     uint32_t shift_ = 0;
@@ -176,27 +190,40 @@ class Records {
     std::vector<uint8_t> mapped_;  // of the first chunks, which are mapped: CLEAN or WRITTEN
 };
 
-// A set of slots, found by a hash that the caller computes from what stands in the slot.
+// A set of slots, found by the upper half of a hash that the caller computes from what stands in the slot.
 class SlotTable {
   public:
     template <class Same>
     uint32_t find(uint64_t hash, Same same) const {
         if (table_.empty()) return EMPTY;
-        for (size_t place = hash & mask();; place = (place + 1) & mask()) {
+        for (size_t place = home(hash);; place = after(place)) {
             if (table_[place] == EMPTY || same(table_[place])) return table_[place];
         }
     }
 
+    bool has_room(size_t slots) const { return slots * 4 <= table_.size() * 3; }  // three quarters full at most
+
     template <class Hash>
-    void reserve(size_t slots, Hash hash_of) {  // at most half full, so a probe is short
-        if (slots * 2 <= table_.size()) return;
-        size_t size = table_.empty() ? 64 : table_.size();
-        while (size < slots * 2) size *= 2;
-        Column<uint32_t> before(size, EMPTY);
-        before.swap(table_);
-        for (uint32_t slot : before) {
-            if (slot != EMPTY) place(slot, hash_of(slot));
+    void reserve(size_t slots, Hash hash_of) {
+        if (has_room(slots)) return;
+        SlotTable larger = grown(slots, hash_of);
+        swap(larger);
+    }
+
+    // A copy with room for so many slots and a quarter more. Readers of this one may go on meanwhile.
+    template <class Hash>
+    SlotTable grown(size_t slots, Hash hash_of) const {
+        SlotTable larger;
+        larger.table_.assign(std::max<size_t>(64, slots + slots / 4) * 4 / 3 + 1, EMPTY);
+        larger.count_ = count_;
+        for (uint32_t slot : table_) {
+            if (slot != EMPTY) larger.place(slot, hash_of(slot));
         }
+        return larger;
+    }
+    void swap(SlotTable& other) {
+        table_.swap(other.table_);
+        std::swap(count_, other.count_);
     }
 
     template <class Hash>
@@ -208,15 +235,14 @@ class SlotTable {
     template <class Hash>
     void erase(uint32_t slot, Hash hash_of) {
         if (table_.empty()) return;
-        size_t hole = hash_of(slot) & mask();
+        size_t hole = home(hash_of(slot));
         while (table_[hole] != slot) {
             if (table_[hole] == EMPTY) return;
-            hole = (hole + 1) & mask();
+            hole = after(hole);
         }
         // Close the hole: move back every later entry whose own place lies at or before it.
-        for (size_t next = (hole + 1) & mask(); table_[next] != EMPTY; next = (next + 1) & mask()) {
-            size_t home = hash_of(table_[next]) & mask();
-            if (((next - home) & mask()) >= ((next - hole) & mask())) {
+        for (size_t next = after(hole); table_[next] != EMPTY; next = after(next)) {
+            if (distance(home(hash_of(table_[next])), next) >= distance(hole, next)) {
                 table_[hole] = table_[next];
                 hole = next;
             }
@@ -226,21 +252,23 @@ class SlotTable {
     }
 
     void clear() {
-        table_.clear();
+        table_ = {};
         count_ = 0;
     }
     size_t count() const { return count_; }
     size_t bytes() const { return table_.size() * sizeof(uint32_t); }
 
   private:
-    size_t mask() const { return table_.size() - 1; }
+    size_t home(uint64_t hash) const { return size_t((hash >> 32) * table_.size() >> 32); }
+    size_t after(size_t place) const { return place + 1 == table_.size() ? 0 : place + 1; }
+    size_t distance(size_t from, size_t to) const { return to >= from ? to - from : to + table_.size() - from; }
     void place(uint32_t slot, uint64_t hash) {
-        size_t place = hash & mask();
-        while (table_[place] != EMPTY) place = (place + 1) & mask();
+        size_t place = home(hash);
+        while (table_[place] != EMPTY) place = after(place);
         table_[place] = slot;
     }
 
-    Column<uint32_t> table_;
+    std::vector<uint32_t> table_;
     size_t count_ = 0;
 };
 

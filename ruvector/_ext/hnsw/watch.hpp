@@ -49,7 +49,7 @@ bool Graph::explore_guarded(const Measure& measure, Guard::Part part, size_t ef,
 }
 
 inline void Graph::start_guard(const Proof* proofs) {
-    size_t strides[Guard::PARTS] = {rows_.stride(), links_.stride(), records_.stride(), sizeof(uint64_t),
+    size_t strides[Guard::PARTS] = {rows_.stride(), links_.stride(), records_.stride(), sizeof(uint32_t),
                                     sizeof(int64_t)};
     guard_ = std::make_unique<Guard>(proofs, strides);
     watch_ = guard_.get();

@@ -24,6 +24,7 @@ namespace ruvector {
 
 constexpr size_t LANES_MAX = 32;           // rows of a block
 constexpr float BIT_DEVIATIONS = 2.4f;     // standard deviations a distance told by bits is trusted not to be off by
+constexpr float LEVEL_SPREAD = 3.5f;       // of the sixteen levels of a row around their middle
 constexpr float NIBBLE_DEVIATIONS = 3.0f;  // the same for levels: few rows are left, so caution costs little
 
 // What stands behind the bits of a block, a lane for every row. Lanes without a row have an infinite distance.

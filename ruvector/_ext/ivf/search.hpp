@@ -196,6 +196,8 @@ inline void Lists::weigh_records(Query& query, const ScanTerms& terms, size_t wa
     size_t count = scratch.records.size(), bytes = codes_.padded() / 2;
     if (count == 0) return;
     const CodeProbe& code = *query.code;
+    // How far the query's own 8 bits may move a product of levels: all of the error where rows lie close together.
+    float blur = NIBBLE_DEVIATIONS * LEVEL_SPREAD * code.scale * std::sqrt(float(codes_.padded()) / 12.0f);
     scratch.dots.resize(std::max(scratch.dots.size(), count));
     codes_.kernels_of().nibble_dots(scratch.records.data(), count, code.levels.data(), code.levels.data() + bytes,
                                     bytes, blocks_.record_bytes(), scratch.dots.data());
@@ -203,7 +205,8 @@ inline void Lists::weigh_records(Query& query, const ScanTerms& terms, size_t wa
         CodeFactors factors = blocks_.factors(scratch.records[at]);
         float product = code.scale * float(scratch.dots[at]) - code.shift;
         float apart = terms.start + factors.add + factors.mul * product;
-        float least = apart - factors.error * terms.length;
+        float error = factors.error * terms.length, own = factors.mul * blur;
+        float least = apart - std::sqrt(error * error + own * own);
         if (least >= query.limit) continue;
         scratch.suspects.push_back({apart, least, scratch.record_slots[at]});
         tighten(query, apart, wanted, scratch);

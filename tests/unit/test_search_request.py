@@ -1,0 +1,75 @@
+"""What the database asks of the sidecar, as text and as values."""
+
+import contextlib
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ruvector.errors import InvalidParameter, PermissionDenied
+from ruvector.sidecar.answers import SearchRequest, Secrets, counted
+from ruvector.snapshot import Snapshot
+
+FIELDS = b"7 18 0 2000 0 1764.25 16384 0123abcd 10:20:11,12"
+
+
+def test_request_is_read():
+    request = SearchRequest.parse(FIELDS, b"query")
+    assert request == (7, 18, None, 2000, False, ("1764.25", 16384), "0123abcd", Snapshot.parse("10:20:11,12"),
+                       b"query")  # fmt: skip
+    assert SearchRequest.parse(FIELDS.replace(b" 0 2000 0", b" 64 50 1"), b"")[2:5] == (64, 50, True)
+
+
+@pytest.mark.parametrize(
+    "fields", [b"", b"7", FIELDS + b" x", FIELDS + b" ", FIELDS.replace(b"18", b"x"),
+             FIELDS.replace(b"10:20:", b"20:10:"), FIELDS.replace(b"1764", b"\xff"), b"{}"],
+)  # fmt: skip
+def test_malformed_request_is_refused(fields):
+    with pytest.raises(InvalidParameter):
+        SearchRequest.parse(fields, b"")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(body):
+    with contextlib.suppress(InvalidParameter):
+        assert SearchRequest.parse(body, b"q").query == b"q"
+
+
+@given(st.binary(max_size=64), st.integers(0, 63), st.integers(1, 255))
+def test_only_what_the_keys_signed_is_opened(body, place, change):
+    secrets = Secrets(b"inner", b"outer")
+    proof = hashlib.sha256(b"outer" + hashlib.sha256(b"inner" + body).digest()).hexdigest().encode()
+    assert secrets.open(proof + body) == body
+    forged = bytearray(proof)
+    forged[place] ^= change
+    for payload in (bytes(forged) + body, proof + body + b"x", proof[:place], body):
+        with pytest.raises(PermissionDenied):
+            secrets.open(payload)
+
+
+def test_a_search_is_signed_with_the_bytes_of_its_query():
+    secrets = Secrets(b"inner", b"outer")
+
+    def signed(query, digits):
+        body = FIELDS + b" " + query
+        proof = hashlib.sha256(b"outer" + hashlib.sha256(b"inner" + body).digest()).hexdigest().encode()
+        return proof + FIELDS + b" " + digits
+
+    assert secrets.open_search(signed(b"\x00 q", b"002071")).query == b"\x00 q"
+    assert secrets.open_search(signed(b"", b"")).query == b""
+    for digits in (b"002072", b"0020", b""):
+        with pytest.raises(PermissionDenied):
+            secrets.open_search(signed(b"\x00 q", digits))
+    for payload in (signed(b"q", b"7"), signed(b"q", b"zz"), b"", FIELDS):
+        with pytest.raises(PermissionDenied):
+            secrets.open_search(payload)
+
+
+def test_counts_are_those_of_one_search_or_none():
+    before = {"searches": 3, "compared": 100, "reranked": 10}
+    after = {"searches": 4, "compared": 150, "reranked": 30}
+    assert counted(before, after) == {"visited": 50, "reranked": 20}
+    assert counted(before, after | {"searches": 5}) == {}
+    assert counted({"rows": 1}, {"rows": 1}) == {}
+    assert counted({}, {}) == {}
