@@ -171,7 +171,7 @@ class Table:
 
     def put(self, key: Any, value: Any, transaction: Transaction) -> Any:
         """Insert a row or replace it; return the value it replaced."""
-        replaced = self._newest(key, transaction, inserts=True)
+        replaced = self._newest(key, transaction)
         versions = self.rows.setdefault(key, [])
         writer = transaction.writer()
         if replaced is not None:
@@ -181,7 +181,7 @@ class Table:
 
     def remove(self, key: Any, transaction: Transaction) -> bool:
         """Delete a row; tell whether there was one."""
-        doomed = self._newest(key, transaction, inserts=False)
+        doomed = self._newest(key, transaction)
         if doomed is None:
             return False
         doomed.deleter = transaction.writer()
@@ -189,9 +189,9 @@ class Table:
 
     def lock(self, key: Any, transaction: Transaction) -> None:
         """Raise Busy or Conflict when an insert of this key would."""
-        self._newest(key, transaction, inserts=True)
+        self._newest(key, transaction)
 
-    def _newest(self, key: Any, transaction: Transaction, *, inserts: bool) -> Version | None:
+    def _newest(self, key: Any, transaction: Transaction) -> Version | None:
         """Return the version that a write replaces: the newest that counts, if it is not deleted."""
         versions = self.rows.get(key)
         if not versions:
@@ -206,7 +206,8 @@ class Table:
         deleter = newest.deleter if newest.deleter is not None and not is_void(newest.deleter) else None
         unseen = [part for part in (newest.creator, deleter) if part is not None]
         is_current = snapshot is None or all(transaction.sees(part, snapshot) for part in unseen)
-        if not is_current and not (inserts and deleter is not None):
+        if not is_current:
+            # Stricter than PostgreSQL for an insert over a row that others deleted: it would leave two rows of one key.
             raise Conflict
         return None if deleter is not None else newest
 

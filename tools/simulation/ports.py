@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ruvector import db, limits
 from ruvector.capture.reader import BucketSum, ChangeBatch
-from ruvector.errors import DatabaseUnreachable, StoreDamaged, StoreError
+from ruvector.errors import DatabaseUnreachable, Flood, StoreDamaged, StoreError
 from ruvector.index import KeyedIndex
 from ruvector.mirror.hashes import vector_hashes
 from ruvector.snapshot import Snapshot
@@ -95,16 +95,21 @@ class SimulatedReader:
                 link.database.commit(link.transaction)
             link.transaction = None
 
-    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str) -> ChangeBatch:
-        """Return what this snapshot sees and the position does not."""
+    def changes_since(self, position: Snapshot, snapshot: Snapshot, lsn: str, *, rows_max: int = 10**9) -> ChangeBatch:
+        """Return what this snapshot sees and the position does not; Flood when it is too much."""
         rows = self._link.database.logged(self._reading(), position)
+        if len(rows) > rows_max:
+            raise Flood(f"more than {rows_max} changes at once")
         return ChangeBatch(snapshot, lsn, tuple((xid, None if key is None else str(key)) for xid, key in rows))
 
-    def changes_within(self, position: Snapshot) -> list[tuple[int, str]]:
-        """Return the changelog rows whose transaction is visible in the position."""
+    def changes_within(self, position: Snapshot) -> list[tuple[int, str]] | None:
+        """Return the changelog rows whose transaction is visible in the position; None when they are too many."""
         with self.at_snapshot():
             rows = self._link.database.seen_rows(self._reading())
-            return [(row.xid, str(row.key)) for row in rows if row.key is not None and position.sees(row.xid)]
+            seen = [(row.xid, row.key) for row in rows if position.sees(row.xid)]
+        if len(seen) > limits.RECENT_CHANGES_MAX:
+            return None
+        return [(xid, str(key)) for xid, key in seen if key is not None]
 
     def rows_of(self, keys: Sequence[str]) -> DecodedRows:
         """Return the rows that exist now of these keys."""
@@ -216,7 +221,7 @@ class SimulatedConnection:
     def execute(self, query: Any, parameters: Mapping[str, Any] | None = None) -> Answer:
         """Carry out one statement: anything may happen before it, and between its effect and the answer."""
         name = _names()[query] if isinstance(query, bytes) else "forget_changes"
-        if name in ("prepare_reader", "status"):
+        if name in ("prepare_reader", "status", "forget_absent"):
             return Answer()
         link = self._link
         link.stage.pause(name)

@@ -99,7 +99,7 @@ class Plan:
         return cls(
             steps=draw.choice((120, 200, 300)),
             starts_live=draw.random() < 0.8,
-            recent_max=draw.choice((4, 8, 16, 1000)),
+            recent_max=draw.choice((8, 16, 1000)),
             dirty_max=draw.choice((6, 12, 1000)),
             sidecar_weight=draw.choice((1.0, 4.0, 10.0)),
             grain=draw.choice((1.0, 0.5, 0.1)),

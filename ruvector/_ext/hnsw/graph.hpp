@@ -214,7 +214,7 @@ class Graph {
                  const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
     template <class Pool>
     void refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const;
-    bool codes_decide(const Scratch& scratch) const;
+    bool codes_decide(const Edge& edge, float length) const;
     template <class Pool>
     bool walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const;
     int64_t name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const;
@@ -320,7 +320,9 @@ class Graph {
     void reach_all(unsigned threads);
     void squeeze_in(uint32_t slot, uint32_t before);
     void relink_lost(unsigned threads);
-    void relink(const std::vector<uint32_t>& nodes, unsigned threads);
+    void relink(const std::vector<uint32_t>& nodes, unsigned threads, bool by_rows = false,
+                const volatile uint8_t* cancel = nullptr);
+    void relink_undecided(unsigned threads, const volatile uint8_t* cancel);
     bool is_loose(uint32_t slot) const { return slot < loose_at_.size() && loose_at_[slot] != EMPTY; }
     void drop_loose(uint32_t slot);
     void bury();

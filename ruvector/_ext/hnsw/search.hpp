@@ -199,7 +199,8 @@ int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch
         size_t width = ef + ef / 16 + CODE_SLACK;
         if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, width, pool, scratch, cancel)) return -1;
         refine(probe, k, pool, scratch);
-        if (!codes_decide(scratch) && !walk_on(probe, ef, pool, scratch, cancel)) return -1;
+        bool decided = scratch.nearest.empty() || codes_decide(scratch.nearest.back(), scratch.code.length);
+        if (!decided && !walk_on(probe, ef, pool, scratch, cancel)) return -1;
     } else {
         if (!explore_guarded(RowMeasure{*this, probe}, Guard::ROWS, ef, pool, scratch, cancel)) return -1;
         scratch.nearest.clear();
@@ -208,13 +209,11 @@ int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch
     return name_rows(scratch.nearest, k, keys, distances);
 }
 
-// Whether estimates tell the nearest apart. They cannot where rows lie much closer together than to the centre of all:
-// in a tight cluster every member looks equally near.
-inline bool Graph::codes_decide(const Scratch& scratch) const {
-    if (space_.metric() == Metric::IP || scratch.nearest.empty()) return true;
-    const Edge& last = scratch.nearest.back();
-    float error = codes_.factors(records_.at(last.slot)).error * scratch.code.length;
-    return last.distance <= 0.0f || error <= CODE_DOUBT * last.distance;
+// Whether estimates tell nodes apart that lie as near as this one to a probe of this length. They cannot where rows lie
+// much closer together than to the centre of all: in a tight cluster every member looks equally near.
+inline bool Graph::codes_decide(const Edge& edge, float length) const {
+    if (space_.metric() == Metric::IP || edge.distance <= 0.0f) return true;
+    return codes_.factors(records_.at(edge.slot)).error * length <= CODE_DOUBT * edge.distance;
 }
 
 // Walk on from the nearest found, by the rows themselves; false when cancelled or damaged.
