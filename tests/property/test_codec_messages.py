@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ruvector.bridge import codec, oids
-from ruvector.bridge.backend import SEARCH_COLUMNS, Column
+from ruvector.bridge.backend import CALL_COLUMNS, Column
 from ruvector.bridge.codec import BodyReader, FrameReader
 from ruvector.bridge.fields import decode, encoder
 from ruvector.bridge.grammar import parse
@@ -105,9 +105,9 @@ def test_bind_comes_back(portal, statement, formats, values, result_formats):
         max_size=20,
     )
 )
-def test_search_rows_come_back(rows):
+def test_call_rows_come_back(rows):
     reader = FrameReader(bytes_max=1 << 20)
-    reader.feed(row_encoder(SEARCH_COLUMNS, ()).encode(rows))
+    reader.feed(row_encoder(CALL_COLUMNS, ()).encode(rows))
     for kind, key, distance in rows:
         _, body = reader.next()
         fields = BodyReader(body)

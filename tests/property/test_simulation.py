@@ -20,7 +20,7 @@ from simulation.schedule import Schedule, WrongAnswer
 SCHEDULES = 150
 # Seeds that found something, or that are the first to notice that a part is missing.
 SEEDS = (0, 8, 12, 15, 19, 24, 65, 116, 333)
-HINTS = {"trim_by_current_checkpoint": 22, "no_token": 132}  # where the search is long
+HINTS = {"trim_by_current_checkpoint": 22, "no_token": 132, "no_horizon": 2228}  # where the search is long
 SEARCHED = 2_000  # seeds in which a missing part must be noticed; most are in the first twenty
 
 

@@ -120,10 +120,7 @@ inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) 
     size_t total = loose_.size();
     built_permille_ = 0;
     bool many = loose_.size() >= BULK_ROWS_MIN && loose_.size() >= linked / 2;
-    if (many && coded_ && told_.load()) {
-        link_bulk(threads, cancel);
-        if (space_.metric() != Metric::IP) relink_undecided(threads, cancel);
-    }
+    if (many && coded_ && told_.load()) link_bulk(threads, cancel);
     while (!loose_.empty() && !(cancel != nullptr && *cancel)) {
         Block block;
         block.fresh = true;

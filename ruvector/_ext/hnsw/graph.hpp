@@ -320,9 +320,7 @@ class Graph {
     void reach_all(unsigned threads);
     void squeeze_in(uint32_t slot, uint32_t before);
     void relink_lost(unsigned threads);
-    void relink(const std::vector<uint32_t>& nodes, unsigned threads, bool by_rows = false,
-                const volatile uint8_t* cancel = nullptr);
-    void relink_undecided(unsigned threads, const volatile uint8_t* cancel);
+    void relink(const std::vector<uint32_t>& nodes, unsigned threads);
     bool is_loose(uint32_t slot) const { return slot < loose_at_.size() && loose_at_[slot] != EMPTY; }
     void drop_loose(uint32_t slot);
     void bury();

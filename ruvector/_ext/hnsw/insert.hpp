@@ -23,7 +23,6 @@ struct Graph::Back {  // a link seen from its far end
 
 struct Graph::Block {
     bool fresh = true;               // false: nodes of the graph that are linked again
-    bool by_rows = false;            // found by the rows, because codes do not tell them apart
     std::vector<uint32_t> slots;     // new rows in order
     std::vector<uint32_t> replaced;  // the slot that held the key of each row before, or EMPTY
     std::vector<uint32_t> heads;     // the node each row hangs on as a twin, or EMPTY when it is a node itself
@@ -295,7 +294,7 @@ inline void Graph::link_block(Block& block, unsigned threads) {
 inline void Graph::find_links(Block& block, size_t index, Scratch& scratch) {
     uint32_t slot = block.nodes[index];
     Probe probe = space_.probe(rows_.at(slot), scale(slot), scratch.probe.data());
-    if (!block.by_rows && coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
+    if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
         seek_links(CodeMeasure{*this, scratch.code}, block, index, scratch);
         size_t list = block.lists[index], count = block.counts[list];
         if (count == 0 || codes_decide(block.edges[list * base_links_ + count / 4], scratch.code.length)) return;

@@ -306,12 +306,10 @@ inline void Graph::relink_lost(unsigned threads) {
     reach_all(threads);
 }
 
-inline void Graph::relink(const std::vector<uint32_t>& lost, unsigned threads, bool by_rows,
-                          const volatile uint8_t* cancel) {
-    for (size_t first = 0; first < lost.size() && !(cancel != nullptr && *cancel); first += BLOCK_ROWS) {
+inline void Graph::relink(const std::vector<uint32_t>& lost, unsigned threads) {
+    for (size_t first = 0; first < lost.size(); first += BLOCK_ROWS) {
         Block block;
         block.fresh = false;
-        block.by_rows = by_rows;
         block.nodes.assign(lost.begin() + ptrdiff_t(first),
                            lost.begin() + ptrdiff_t(std::min(lost.size(), first + BLOCK_ROWS)));
         lay_out(block);
@@ -319,24 +317,6 @@ inline void Graph::relink(const std::vector<uint32_t>& lost, unsigned threads, b
         std::lock_guard<FairLock> guard(lock_);
         publish_links(block);
     }
-}
-
-// Link those again by their rows whose neighbours the codes of a bulk build could not tell apart.
-inline void Graph::relink_undecided(unsigned threads, const volatile uint8_t* cancel) {
-    std::vector<uint32_t> undecided;
-    std::vector<float> buffer(options_.dims);
-    for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (!stays(slot) || is_loose(slot)) continue;
-        const uint32_t* list = links(slot, 0);
-        uint32_t count = 0;
-        while (count < base_links_ && list[count] != EMPTY) ++count;
-        if (count == 0) continue;
-        uint32_t near = list[count / 4];
-        float square = codes_.factors(records_.at(slot)).add * (space_.metric() == Metric::L2 ? 1.0f : 2.0f);
-        Probe probe = space_.probe(rows_.at(slot), scale(slot), buffer.data());
-        if (!codes_decide({distance(probe, near), near}, std::sqrt(square))) undecided.push_back(slot);
-    }
-    relink(undecided, threads, true, cancel);
 }
 
 // Free the slots of deleted nodes; no list leads to them any more.
