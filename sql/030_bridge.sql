@@ -40,6 +40,12 @@ begin
 end $$;
 revoke all on function ruvector.link() from public;
 
+-- How long ago the sidecar gave a sign of life; whatever the snapshot of the caller.
+create or replace function ruvector.silence() returns interval
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$ select clock_timestamp() - to_timestamp(b.last_value / 1000.0) from ruvector.beat b $$;
+revoke all on function ruvector.silence() from public;
+
 -- Why the sidecar is not even asked, NULL when it is: dblink cannot be cancelled while it waits for one that hangs.
 create or replace function ruvector.silence_problem(silence interval) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -62,7 +68,7 @@ declare
   problem text;
 begin
   select max(p.beat_at) as beat_at, max(p.epoch) as epoch into pulse from ruvector.pulse p;
-  problem := ruvector.silence_problem(clock_timestamp() - pulse.beat_at);
+  problem := ruvector.silence_problem(case when pulse.beat_at is not null then ruvector.silence() end);
   if problem is not null then
     raise exception '%', problem using errcode = '08001', hint = case when problem like '%silent%'
       then 'It was stopped, is overloaded, or has lost the database; see its log.' else 'Start it with: ruvector run' end;

@@ -194,13 +194,15 @@ begin
   end if;
   if pg_is_in_recovery() then refusal := 'this server is a standby'; return; end if;
   select has_table_privilege(asking, c.oid, 'select') and not c.relrowsecurity as is_open, l.token, s.inner_key,
-         s.outer_key, d.oid as database_oid, clock_timestamp() - p.beat_at as silence, p.epoch
+         s.outer_key, d.oid as database_oid, p.epoch,
+         case when p.beat_at is not null then clock_timestamp() - to_timestamp(b.last_value / 1000.0) end as silence
     into state
     from ruvector.secret s
     join pg_database d on d.datname = current_database()
     left join pg_class c on c.oid = {table_literal}::regclass
     left join ruvector.live l on l.mirror_id = {id}
-    left join ruvector.pulse p on true;
+    left join ruvector.pulse p on true
+    cross join ruvector.beat b;
   if state.is_open is not true then
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;

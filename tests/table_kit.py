@@ -9,6 +9,13 @@ import pytest
 from psycopg import sql
 
 OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>", "l1": "<+>", "hamming": "<~>", "jaccard": "<%>"}
+# A sign of life of a sidecar, so many seconds ago.
+PULSE = """
+    WITH beat AS (
+      INSERT INTO ruvector.pulse (name, beat_at) VALUES ('main', clock_timestamp() - make_interval(secs => %s))
+      ON CONFLICT (name) DO UPDATE SET beat_at = excluded.beat_at RETURNING beat_at)
+    SELECT setval('ruvector.beat', (extract(epoch from beat_at) * 1000)::bigint) FROM beat
+"""
 SEARCH = "SELECT * FROM ruvector_search(%s, %s, k => %s, ef_search => %s, filter => %s)"
 SEARCH_BITS = "SELECT * FROM ruvector_search_bits(%s, %s, k => %s, ef_search => %s, filter => %s)"
 SEARCH_SPARSE = "SELECT * FROM ruvector_search_sparse(%s, %s, k => %s, filter => %s)"

@@ -92,6 +92,9 @@ create unlogged table ruvector.live (mirror_id int primary key, token text not n
 
 -- Signs of life: a request is not sent to a sidecar that has been silent, for dblink cannot be cancelled while it waits.
 create unlogged table ruvector.pulse (name text primary key, beat_at timestamptz not null, epoch bigint not null default 0);
+-- The moment of the last sign of life, in milliseconds since 1970. A sequence, because its value is the present one
+-- in every snapshot: a REPEATABLE READ transaction that lasts must not take the sidecar for silent.
+create sequence ruvector.beat minvalue 0 start 0;
 
 -- Which sidecar answers and does what only one may do. Every effect of it is bound to the epoch: one that was frozen and
 -- wakes later matches no row. A row, not an advisory lock, which a pooler or a half-open connection would break silently.
@@ -146,6 +149,7 @@ grant select on ruvector.instance, ruvector.trimmed, ruvector.collection, ruvect
 grant update on ruvector.trimmed, ruvector.gate, ruvector.instance to ruvector_sidecar;
 grant select, insert, delete on ruvector.event to ruvector_sidecar;
 grant select, update on ruvector.lease to ruvector_sidecar;
+grant select, update on sequence ruvector.beat to ruvector_sidecar;
 grant select, insert, update, delete on ruvector.consumer, ruvector.live, ruvector.copying, ruvector.pulse,
   ruvector.mirror_status
   to ruvector_sidecar;

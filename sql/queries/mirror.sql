@@ -135,7 +135,8 @@ WITH renewed AS (
   UPDATE ruvector.lease SET until = clock_timestamp() + make_interval(secs => %(seconds)s)
   WHERE holder = %(holder)s AND epoch = %(epoch)s RETURNING epoch)
 INSERT INTO ruvector.pulse (name, beat_at, epoch) SELECT %(name)s, clock_timestamp(), renewed.epoch FROM renewed
-ON CONFLICT (name) DO UPDATE SET beat_at = excluded.beat_at, epoch = excluded.epoch RETURNING epoch;
+ON CONFLICT (name) DO UPDATE SET beat_at = excluded.beat_at, epoch = excluded.epoch
+RETURNING epoch, setval('ruvector.beat', (extract(epoch from beat_at) * 1000)::bigint);
 
 -- name: take_lease
 -- The lease, if it is free: tokens and signs of life of whoever had it are gone with it. Must survive a crash.

@@ -5,7 +5,7 @@ import socket
 import psycopg
 import pytest
 from fix_sidecar import running_sidecar, wait_until
-from table_kit import SEARCH, VectorTable, gaussian, notices_of, refused, text_of
+from table_kit import PULSE, SEARCH, VectorTable, gaussian, notices_of, refused, text_of
 
 from ruvector.alembic.install import install
 from ruvector.errors import NotInstalled, PermissionDenied
@@ -258,7 +258,7 @@ def test_search_of_a_silent_sidecar_falls_back_at_once(database):
         table.attach(connection)
         connection.execute("INSERT INTO ruvector.live VALUES (1, 'left behind')")
         connection.execute("UPDATE ruvector.gate SET host = '127.0.0.1', port = %s", (silent.getsockname()[1],))
-        connection.execute("INSERT INTO ruvector.pulse VALUES ('main', clock_timestamp() - interval '5 s')")
+        connection.execute(PULSE, [5])
         table.check(connection, [1, 2, 3, 4], tier="pgvector")
         assert "the sidecar has been silent for 5 s" in notices.pop()
 
@@ -277,7 +277,7 @@ def test_functions_of_the_sidecar_say_that_it_is_down(database, statement):
         assert (problem.code, problem.message) == ("08001", "no sidecar is running")
         assert problem.hint == "Start it with: ruvector run"
         connection.execute("UPDATE ruvector.gate SET host = '127.0.0.1', port = 1")
-        connection.execute("INSERT INTO ruvector.pulse VALUES ('main', clock_timestamp())")
+        connection.execute(PULSE, [0])
         problem = refused(connection, statement)
         assert (problem.code, problem.message) == ("08001", "the sidecar does not answer at 127.0.0.1:1")
         assert problem.hint == "Start it with: ruvector run"

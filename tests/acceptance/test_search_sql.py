@@ -83,6 +83,15 @@ def test_read_only_transaction_may_search(connection):
         assert connection.execute("SELECT ruvector_wait_applied('items')").fetchone() == (True,)
 
 
+def test_long_transaction_is_still_answered_by_the_index(connection):
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        search = "SELECT tier FROM ruvector_search('items', %s, 1)"
+        assert connection.execute(search, [text_of(QUERY)]).fetchone() == ("hot",)
+        connection.execute("SELECT pg_sleep(5)")  # longer than a sidecar may be silent
+        assert connection.execute(search, [text_of(QUERY)]).fetchone() == ("hot",)
+
+
 def test_savepoint_rollback_takes_its_changes_out_of_the_answer(connection):
     with connection.transaction(force_rollback=True):
         connection.execute("INSERT INTO items VALUES (4000, 1, %s)", (text_of(QUERY),))

@@ -5,6 +5,7 @@ from collections import Counter
 
 import psycopg
 import pytest
+from table_kit import PULSE
 
 from ruvector.bridge import SEARCH_COLUMNS, Access, Login, RowSet, ScramVerifier, Server
 from ruvector.snapshot import Snapshot
@@ -78,8 +79,7 @@ def test_twin_of_the_overlay_does_what_the_sql_does(connection):
                     "INSERT INTO ruvector.changelog_1 (xid, key_1, truncated) VALUES (%s::text::xid8, %s, %s)",
                     (xid, None if truncated else key, truncated),
                 )
-            connection.execute("DELETE FROM ruvector.pulse")
-            connection.execute("INSERT INTO ruvector.pulse (name, beat_at) VALUES ('main', clock_timestamp())")
+            connection.execute(PULSE, [0])
             got = connection.execute(
                 "SELECT keys, dirty, overlaid, reach, returned, refusal FROM ruvector.candidates_1('[1]', 10, NULL)"
             ).fetchone()
