@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 class Metric(StrEnum):
     """A distance; names and signs are pgvector's."""
 
-    L2 = "l2"  # Euclidean distance, <->
-    IP = "ip"  # negative inner product, <#>
-    COSINE = "cosine"  # 1 - cosine similarity, <=>
-    L1 = "l1"  # taxicab distance, <+>
-    HAMMING = "hamming"  # differing bits, <~>
-    JACCARD = "jaccard"  # 1 - |a and b| / |a or b|, <%>
+    L2 = "l2"  # Euclidean distance
+    IP = "ip"  # negative inner product
+    COSINE = "cosine"  # 1 - cosine similarity
+    L1 = "l1"  # taxicab distance
+    HAMMING = "hamming"  # differing bits
+    JACCARD = "jaccard"  # 1 - |a and b| / |a or b|
 
     @property
     def is_binary(self) -> bool:
         """Tell whether the metric compares bit strings."""
         return self in (Metric.HAMMING, Metric.JACCARD)
+
+    @property
+    def operator(self) -> str:
+        """Return pgvector's operator."""
+        return _OPERATORS[self]
+
+
+_OPERATORS = {
+    Metric.L2: "<->", Metric.IP: "<#>", Metric.COSINE: "<=>", Metric.L1: "<+>", Metric.HAMMING: "<~>",
+    Metric.JACCARD: "<%>",
+}  # fmt: skip
 
 
 class ElementType(StrEnum):

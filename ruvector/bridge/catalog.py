@@ -32,7 +32,7 @@ def catalog_query(tokens: Sequence[Token], start: int) -> tuple[CatalogQuery, in
         return None
     top = [(place, token) for place, token, depth in _walk(tokens[:end], start) if depth == 0]
     first = next((place for place, token in top if _is_word(token, "select")), None)
-    last = next((place for place, token in top if _is_word(token, "from") and first is not None), None)
+    last = next((place for place, token in top if _is_word(token, "from")), None)
     if first is None or last is None or last < first:
         return None
     items = list(_items(tokens, first + 1, last))

@@ -46,11 +46,11 @@ def read_startup(channel: Channel, desk: CancelDesk, *, tls: TlsFiles | None) ->
         if isinstance(packet, codec.CancelRequest):
             desk.cancel(packet.process_id, packet.secret)
             return None
-        accepts = packet.is_tls and tls is not None and not channel.is_encrypted
-        channel.write(codec.ENCRYPTION_ACCEPTED if accepts else codec.ENCRYPTION_REFUSED)
+        usable = tls if packet.is_tls and not channel.is_encrypted else None
+        channel.write(codec.ENCRYPTION_REFUSED if usable is None else codec.ENCRYPTION_ACCEPTED)
         channel.flush()
-        if accepts and tls is not None:
-            channel.start_tls(tls.current())
+        if usable is not None:
+            channel.start_tls(usable.current())
     raise ProtocolViolation("too many requests for encryption before the startup packet")
 
 

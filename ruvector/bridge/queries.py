@@ -99,7 +99,7 @@ class Queries:
                 self._channel.write(encoder.description)
             self._fetch_cursor(statement, encoder)
             return
-        self.label = statement.function if isinstance(statement, Call) else "query"
+        self.label = _label(statement)
         self._write_answer(self._dispatcher.run(statement, (), self._cancel))
 
     # Cursors: portals with a name that SQL knows ----------------------------------------------------------------
@@ -109,7 +109,7 @@ class Queries:
         if self._state.transaction == IDLE and not statement.is_held:
             raise SessionProblem("DECLARE CURSOR can only be used in transaction blocks", sqlstate="25P01")
         self._check_new_portal(statement.name)
-        self.label = statement.query.function if isinstance(statement.query, Call) else "query"
+        self.label = _label(statement.query)
         answer = self._dispatcher.run(statement.query, parameters, self._cancel)
         formats = (1,) * len(answer.columns) if statement.is_binary else ()
         prepared = Prepared(statement.query, (), answer.columns, 0)
@@ -275,7 +275,7 @@ class Queries:
     def _run_portal(self, statement: Statement, portal: Portal) -> Iterable[Sequence[object]]:
         if isinstance(statement, SessionCommand):
             return self._show(statement).rows
-        self.label = statement.function if isinstance(statement, Call) else "query"
+        self.label = _label(statement)
         self._state.check_usable()
         return self._dispatcher.run(statement, portal.parameters, self._cancel).rows
 
@@ -344,6 +344,11 @@ class Queries:
         if name not in self._portals:
             raise SessionProblem(f'portal "{name[:63]}" does not exist', sqlstate="34000")
         return self._portals[name]
+
+
+def _label(statement: Statement) -> str:
+    """Return what the log calls a statement."""
+    return statement.function if isinstance(statement, Call) else "query"
 
 
 def _parse_one(text: str) -> Statement | None:

@@ -10,7 +10,7 @@ import typer
 
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DsnOption, FormatOption, read_call
-from ruvector.cli.search import read_json
+from ruvector.cli.search import read_array, read_json
 from ruvector.errors import InvalidParameter, InvalidVector
 
 if TYPE_CHECKING:
@@ -105,12 +105,7 @@ def _widths(text: str) -> list[int]:
 def _vectors_in(file: Path) -> Any:
     import numpy as np
 
-    try:
-        numbers = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidVector(
-            f"{file} cannot be read: {error}", hint="Write it with numpy.save(path, queries)."
-        ) from None
+    numbers = read_array(file, name="queries")
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "fiu" or numbers.ndim != 2 or not len(numbers):
         raise InvalidVector(f"{file} does not hold vectors of numbers", hint="Save an array of shape [queries, dims].")
     return numbers

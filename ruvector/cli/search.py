@@ -73,13 +73,22 @@ def _query(client: Client, name: str, *, vector: str | None, row_id: str | None,
     return read_json(text, option="--vector", wanted=list)
 
 
-def _vector_in(file: Path) -> Any:
+def read_array(file: Path, *, name: str) -> Any:
+    """Return what a file of numpy holds, or raise InvalidVector; ``name`` stands for it in the hint."""
     import numpy as np
 
     try:
-        numbers = np.load(file, allow_pickle=False)
+        return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InvalidVector(f"{file} cannot be read: {error}", hint="Write it with numpy.save(path, vector).") from None
+        raise InvalidVector(
+            f"{file} cannot be read: {error}", hint=f"Write it with numpy.save(path, {name})."
+        ) from None
+
+
+def _vector_in(file: Path) -> Any:
+    import numpy as np
+
+    numbers = read_array(file, name="vector")
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "fiu" or numbers.size != numbers.shape[-1:][0]:
         raise InvalidVector(f"{file} does not hold one vector of numbers", hint="Save an array of shape [dims].")
     return numbers.reshape(-1)

@@ -22,7 +22,6 @@ from ruvector.clock import SystemClock
 from ruvector.errors import InvalidParameter
 from ruvector.values import Collection, ElementType
 
-OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>", "l1": "<+>", "hamming": "<~>", "jaccard": "<%>"}
 EF_SWEEP = (20, 40, 80, 160, 320)
 PROBES_SWEEP = (1, 3, 10, 30, 100)
 ROUNDS = 2
@@ -161,7 +160,7 @@ class _Table:
             "table": sql.Identifier(collection.table_schema, collection.table_name),
             "column": sql.Identifier(collection.column_name),
             "operator_schema": sql.Identifier(facts["operator_schema"]),
-            "operator": sql.SQL(OPERATORS[self._metric]),
+            "operator": sql.SQL(collection.options.metric.operator),
             "type": sql.SQL(facts["type"]),  # as the catalog writes it
             "condition": sql.SQL(written.replace("%", "%%")),  # quoted by the database's own function
         }

@@ -37,10 +37,7 @@ from ruvector.sqlalchemy.filters import Filter, LeftAlone, ValueOf, filter_of
 from ruvector.sqlalchemy.nearest import keys_in
 from ruvector.values import Metric
 
-_METRICS = {
-    "<->": Metric.L2, "<#>": Metric.IP, "<=>": Metric.COSINE, "<+>": Metric.L1, "<~>": Metric.HAMMING,
-    "<%>": Metric.JACCARD,
-}  # fmt: skip
+_METRICS = {metric.operator: metric for metric in Metric}
 # One row in, one row out; of any other function in the list of columns we cannot know.
 _SCALAR_FUNCTIONS = {"abs", "coalesce", "concat", "greatest", "least", "length", "lower", "now", "round", "upper"}
 # Parts of a SELECT that change which rows come, or that a search may not see; attributes of Select.
