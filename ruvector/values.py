@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -94,6 +96,36 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribute:
+    """A mirrored column that searches can be filtered by."""
+
+    name: str
+    type: str  # as format_type(oid, -1) writes it: "integer", "text[]"
+    is_bytewise: bool = True  # false for texts whose collation calls different bytes equal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttributeValues:
+    """The values that one attribute has in some rows, and in which of them it is not NULL.
+
+    Whole numbers, dates (days) and timestamps (microseconds, both since 2000-01-01 UTC, infinities at the ends of their
+    range) are int64[n]; booleans bool[n]; real, double precision and numeric float64[n]; uuid S16[n]; texts and arrays
+    object[n]: str, or a tuple of str, int and None.
+    """
+
+    values: NDArray[Any]
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttributeRows:
+    """All attributes of some rows, by name, and the database's hash over the attributes of each row, int64[n]."""
+
+    columns: Mapping[str, AttributeValues]
+    hashes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """One attached vector column, as registered in the database."""
 
@@ -106,7 +138,7 @@ class Collection:
     key_columns: tuple[str, ...]
     key_types: tuple[str, ...]
     options: IndexOptions
-    filter_columns: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
     fingerprint: str = ""
 
     @property
@@ -124,6 +156,7 @@ class DecodedRows:
     missing_keys: RowKeys  # the vector is NULL
     wrong_keys: RowKeys  # the vector has another number of dimensions
     last_key: str | None  # text of the key of the last row sent, with or without a usable vector
+    attributes: AttributeRows | None = None  # of the rows in ``keys``; None when none were asked for
 
     @property
     def row_count(self) -> int:

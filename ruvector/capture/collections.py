@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ruvector import db
-from ruvector.values import Collection, ElementType, IndexKind, IndexOptions, KeyKind, Metric
+from ruvector.values import Attribute, Collection, ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 _ELEMENTS = {
     "vector": ElementType.F32,
@@ -37,7 +37,9 @@ def _collection(
     m: int,
     ef_construction: int,
     ef_search: int,
-    filter_columns: list[str],
+    attribute_names: list[str],
+    attribute_types: list[str],
+    attribute_bytewise: list[bool],
     fingerprint: str,
 ) -> Collection:
     integer_key = len(key_types) == 1 and key_types[0] in _INTEGERS
@@ -61,6 +63,6 @@ def _collection(
         key_columns=tuple(key_columns),
         key_types=tuple(key_types),
         options=options,
-        filter_columns=tuple(filter_columns),
+        attributes=tuple(map(Attribute, attribute_names, attribute_types, attribute_bytewise)),
         fingerprint=fingerprint,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -46,6 +47,32 @@ Sections: TypeAlias = "dict[str, npt.NDArray[Any]]"
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Rows: TypeAlias = Any  # of an engine: uint8 [n, row bytes], or SparseVectors for sparse elements
 Answers: TypeAlias = "tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]"
+Tags: TypeAlias = "npt.NDArray[np.uint32]"
+
+NO_TAG = 0xFFFFFFFF  # of a key that has no row
+
+
+class Plan(IntEnum):
+    """How the rows that pass a filter are searched. All give min(k, passing rows) rows."""
+
+    AUTO = 0  # the cheapest by the engine's own estimate
+    SCAN = 1  # compare every row that passes, nothing else
+    HOP = 2  # walk the graph from passing row to passing row, over at most one other in between
+    WALK = 3  # walk the graph as without a filter, and keep what passes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sieve:
+    """Which rows may be in an answer: by tags, or the keys themselves.
+
+    ``bits`` is uint64[ceil(tags / 64)]; bit t % 64 of word t // 64 says whether the row with tag t passes, and ``count``
+    how many do. ``members`` are keys as numbers, int64[n], instead.
+    """
+
+    bits: npt.NDArray[np.uint64] | None = None
+    count: int = 0
+    members: npt.NDArray[np.int64] | None = None
+    plan: Plan = Plan.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +184,22 @@ class Engine(Protocol):
         """Return how far the running build is; 1000 when none runs."""
         ...
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Rows, *, loose: bool, threads: int) -> int:
-        """Insert or replace rows; returns how many were not already there as they are."""
+    def upsert(
+        self, keys: npt.NDArray[np.int64], rows: Rows, *, loose: bool, threads: int, tags: Tags | None = None
+    ) -> int:
+        """Insert or replace rows; returns how many were not already there as they are.
+
+        Once there are tags every upsert brings one for each row: below the number of tags in use, no two keys the same,
+        and the one that a key has already.
+        """
+        ...
+
+    def start_tags(self) -> int:
+        """Give every row a tag, 0 to n - 1 in the order of ``keys``, and return n. Once for an index, before any other."""
+        ...
+
+    def tags_of(self, keys: npt.NDArray[np.int64]) -> Tags:
+        """Return the tag of each key, NO_TAG for one without a row; only when there are tags."""
         ...
 
     def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
@@ -178,9 +219,20 @@ class Engine(Protocol):
         ...
 
     def search(
-        self, queries: Rows, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+        self,
+        queries: Rows,
+        *,
+        k: int,
+        ef: int,
+        scan_rows: int,
+        threads: int,
+        cancel: Bytes | None = None,
+        sieve: Sieve | None = None,
     ) -> Answers | None:
-        """Answer queries: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
+        """Answer queries: keys [q, k], distances [q, k], counts [q]; None when cancelled.
+
+        Under a sieve only rows that pass are in the answers, min(k, rows that pass) of them.
+        """
         ...
 
     def contains(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ruvector import __version__, db, limits, systems
@@ -299,7 +299,7 @@ class Sidecar:
         started = []
         for number, collection in wanted.items():
             old = running.get(number)
-            if old is None or not _is_same(old.mirror.collection, collection):
+            if old is None or old.mirror.collection != collection:
                 running[number] = self._new_worker(collection)
                 started.append(running[number])
                 if old is not None:
@@ -339,7 +339,3 @@ class Sidecar:
         epoch = self._lease.epoch
         return epoch if epoch == self._served_epoch else 0
 
-
-def _is_same(old: Collection, new: Collection) -> bool:
-    """Tell whether a mirror of one collection serves the other: filters are the database's own affair."""
-    return replace(old, filter_columns=()) == replace(new, filter_columns=())

@@ -1,8 +1,17 @@
 -- name: collections
--- Every attached column.
+-- Every attached column, and the filter columns that are there, with the types that they have now.
 SELECT c.id, c.name, c.table_oid::bigint, c.table_schema, c.table_name, c.column_name, c.key_columns, c.key_types,
-  c.vector_type, c.dims, c.metric, c.index_kind, c.m, c.ef_construction, c.ef_search, c.filter_columns, c.fingerprint
-FROM ruvector.collection c ORDER BY c.id;
+  c.vector_type, c.dims, c.metric, c.index_kind, c.m, c.ef_construction, c.ef_search, f.names, f.types, f.bytewise,
+  c.fingerprint
+FROM ruvector.collection c
+CROSS JOIN LATERAL (
+  SELECT coalesce(array_agg(a.attname::text ORDER BY a.attname), '{}') AS names,
+    coalesce(array_agg(format_type(a.atttypid, -1) ORDER BY a.attname), '{}') AS types,
+    coalesce(array_agg(coalesce(l.collisdeterministic, true) ORDER BY a.attname), '{}') AS bytewise
+  FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  WHERE a.attrelid = c.table_oid AND a.attname = ANY (c.filter_columns) AND NOT a.attisdropped
+) f
+ORDER BY c.id;
 
 -- name: prepare_reader
 -- A reader sees all rows or fails, and prints keys the same way for ever.
