@@ -6,6 +6,7 @@ what users give and turns it into this.
 
 from libcpp cimport bool as cbool
 
+from ruvector._ext.sieve cimport Sieve, fill_sieve, tag_data
 from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
@@ -14,7 +15,8 @@ from ruvector.errors import StoreDamaged
 
 FIGURES = ("rows", "slots", "dead", "free", "twins", "top_level", "repairs", "row_bytes", "link_bytes",
            "table_bytes", "chunk_bytes", "degree_thousandths", "code_bytes", "loose",
-           "searches", "compared", "reranked")
+           "searches", "compared", "reranked", "sieve_scans", "sieve_hops", "sieve_walks",
+           "sieve_rows")
 cdef int HEAD = 8
 # The order is that of Guard::Part in hnsw/guard.hpp; all but the last may be used where they are mapped.
 PARTS = ("rows", "links", "codes", "fingerprints", "keys", "upper")
@@ -22,6 +24,7 @@ cdef int PROVEN = 5
 cdef size_t CHECKED_PAGES = 8192  # 32 MiB: a few milliseconds
 cdef object NOTHING = np.empty(0, dtype=np.uint8)
 cdef object NO_CENTER = np.empty(0, dtype=np.float32)
+cdef object NO_TAGS = np.empty(0, dtype=np.uint32)
 
 
 cdef inline const int64_t* key_data(const int64_t[::1] keys) noexcept nogil:
@@ -51,17 +54,38 @@ cdef class Graph:
     def __len__(self):
         return self.core.size()
 
-    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads):
+    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads,
+               const uint32_t[::1] tags=None):
         """Insert or replace rows [n, row bytes]; returns how many were not already there as they are.
 
-        Loose rows are stored and found but not linked: ``build`` does that.
+        Loose rows are stored and found but not linked: ``build`` does that. Once there are tags, each row has one.
         """
         cdef size_t changed = 0, count = keys.shape[0]
+        cdef const uint32_t* labels = NULL
         self.check_rows(rows.shape[0], rows.shape[1], count, self.width)
         if count:
+            if tags is not None:
+                labels = tag_data(tags, count)
             with nogil:
-                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, loose, threads)
+                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], labels, count, loose, threads)
         return changed
+
+    def start_tags(self):
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        cdef size_t count
+        with nogil:
+            count = self.core.start_tags()
+        return count
+
+    def tags_of(self, const int64_t[::1] keys):
+        """Return the tag of each key, 0xFFFFFFFF for one without a row: uint32 [n]; only when there are tags."""
+        tags = np.full(keys.shape[0], 0xFFFFFFFF, dtype=np.uint32)
+        cdef uint32_t[::1] view = tags
+        if keys.shape[0]:
+            with nogil:
+                self.core.tags_of(&keys[0], keys.shape[0], &view[0])
+            self.refuse_damage()
+        return tags
 
     def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
         """Link all loose rows; when ``cancel[0]`` becomes non-zero the rest stays loose."""
@@ -93,10 +117,10 @@ cdef class Graph:
         self.mapped = self.proofs = None
 
     def search(self, const uint8_t[:, ::1] queries, *, size_t k, size_t ef, size_t scan_rows,
-               unsigned int threads, const uint8_t[::1] cancel=None):
+               unsigned int threads, const uint8_t[::1] cancel=None, sieve=None):
         """Answer queries [q, query bytes]: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
 
-        Up to ``scan_rows`` rows are scanned instead of walked. None when ``cancel[0]`` became non-zero.
+        Under a sieve (see ruvector.index.protocol) with rows that pass it. Up to ``scan_rows`` rows are scanned instead of walked. None when ``cancel[0]`` became non-zero.
         StoreDamaged when a page of a graph that was restored with proofs is not as it was written.
         """
         cdef size_t count = queries.shape[0]
@@ -111,9 +135,14 @@ cdef class Graph:
         cdef int64_t[::1] count_view = counts
         cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
         cdef int64_t outcome
+        cdef Sieve held
+        cdef const Sieve* holding = NULL
+        if sieve is not None:
+            fill_sieve(&held, sieve, self.core.tagged())
+            holding = &held
         with nogil:
-            outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, threads, flag,
-                                            &key_view[0, 0], &distance_view[0, 0], &count_view[0])
+            outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, holding, threads,
+                                            flag, &key_view[0, 0], &distance_view[0, 0], &count_view[0])
         if outcome < -1:
             self.refuse_damage()
         return None if outcome < 0 else (keys, distances, counts)
@@ -185,6 +214,8 @@ cdef class Graph:
         shapes = {"rows": (slots, self.core.row_stride()), "links": (slots, base), "levels": (slots,),
                   "states": (slots,), "keys": (slots,), "scales": (slots,), "fingerprints": (slots,),
                   "twin_heads": (slots,), "head": (HEAD,), "upper": (len(sections["upper"]),)}
+        if "tags" in sections:
+            shapes["tags"] = (slots,)
         if coded:
             shapes |= {"codes": (slots, self.core.record_stride()), "center": (self.dims,)}
         for name, shape in shapes.items():
@@ -291,6 +322,8 @@ cdef class Graph:
             "center": np.empty(self.dims if coded else 0, dtype=np.float32),
             "head": np.zeros(HEAD, dtype=np.int64),
         }
+        if self.core.tagged():
+            out["tags"] = np.empty(slots, dtype=np.uint32)
         out["head"][0] = -1
         if slots:
             fill_arrays(&arrays, out)
@@ -303,6 +336,8 @@ cdef class Graph:
         cdef const char* wrong = NULL
         if len(sections["states"]) == 0:
             self.core.clear()
+            if "tags" in sections:
+                self.start_tags()
             return None
         fill_arrays(&arrays, sections)
         with nogil:
@@ -340,6 +375,7 @@ cdef int fill_arrays(Arrays* arrays, dict sections) except -1:
     cdef const int64_t[::1] keys = sections["keys"], head = sections["head"]
     cdef const float32_t[::1] scales = sections["scales"]
     cdef const float32_t[::1] center = sections.get("center", NO_CENTER)
+    cdef const uint32_t[::1] tags = sections.get("tags", NO_TAGS)
     arrays.rows = <char*>&rows[0]
     arrays.links = <uint32_t*>&links[0] if links.shape[0] else NULL
     arrays.codes = <char*>&codes[0] if codes.shape[0] else NULL
@@ -353,5 +389,6 @@ cdef int fill_arrays(Arrays* arrays, dict sections) except -1:
     arrays.upper_count = upper.shape[0]
     arrays.center = <float32_t*>&center[0] if center.shape[0] else NULL
     arrays.head = <int64_t*>&head[0]
+    arrays.tags = <uint32_t*>&tags[0] if tags.shape[0] else NULL
     arrays.slots = states.shape[0]
     return 0

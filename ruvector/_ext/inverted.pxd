@@ -2,7 +2,8 @@
 from libcpp cimport bool as cbool
 from libcpp.vector cimport vector
 
-from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
+from ruvector._ext.sieve cimport Sieve
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "inverted/inverted.hpp" namespace "ruvector" nogil:
@@ -16,12 +17,15 @@ cdef extern from "inverted/inverted.hpp" namespace "ruvector" nogil:
 
     cdef cppclass CoreInverted "ruvector::Inverted":
         CoreInverted(int metric) except +
-        size_t upsert(const int64_t* keys, const SparseRows& rows) except +
+        size_t upsert(const int64_t* keys, const SparseRows& rows, const uint32_t* tags) except +
+        size_t start_tags() except +
+        void tags_of(const int64_t* keys, size_t count, uint32_t* tags) except +
+        cbool tagged()
         size_t erase(const int64_t* keys, size_t count) except +
         void compact() except +
         void clear() except +
-        int64_t search_many(const SparseRows& queries, size_t k, unsigned int threads, const uint8_t* cancel,
-                            int64_t* keys, float32_t* distances, int64_t* counts) except +
+        int64_t search_many(const SparseRows& queries, size_t k, const Sieve* sieve, unsigned int threads,
+                            const uint8_t* cancel, int64_t* keys, float32_t* distances, int64_t* counts) except +
         void contains(const int64_t* keys, size_t count, uint8_t* found) except +
         void rows_of(const int64_t* keys, size_t count, int64_t* starts, vector[uint32_t]& dims,
                      vector[float32_t]& values, uint8_t* found) except +
@@ -31,7 +35,7 @@ cdef extern from "inverted/inverted.hpp" namespace "ruvector" nogil:
         void freeze() except +
         void thaw()
         size_t elements()
-        void dump(int64_t* keys, int64_t* starts, uint32_t* dims, float32_t* values)
+        void dump(int64_t* keys, int64_t* starts, uint32_t* dims, float32_t* values, uint32_t* tags)
 
 
 cdef class Inverted:

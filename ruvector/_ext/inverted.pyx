@@ -4,15 +4,18 @@ The methods are those of ruvector._ext.graph.Graph, with SparseVectors for rows 
 exact lists (``ef``, ``scan_rows``, ``loose``, threads of a build, ``in_place``) is taken and left alone.
 """
 
+from libcpp cimport bool as cbool
 from libcpp.vector cimport vector
 
-from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
+from ruvector._ext.sieve cimport Sieve, fill_sieve, tag_data
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
 from ruvector.sparse import SparseVectors
 
-FIGURES = ("rows", "slots", "dead", "free", "terms", "postings", "repairs", "row_bytes", "link_bytes", "table_bytes")
+FIGURES = ("rows", "slots", "dead", "free", "terms", "postings", "repairs", "row_bytes", "link_bytes", "table_bytes",
+           "sieve_scans", "sieve_walks", "sieve_rows")
 
 
 cdef inline const int64_t* key_data(const int64_t[::1] keys) noexcept nogil:
@@ -41,16 +44,36 @@ cdef class Inverted:
     def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
         """Do nothing: no row is ever loose."""
 
-    def upsert(self, const int64_t[::1] keys, rows, *, bint loose, unsigned int threads):
+    def upsert(self, const int64_t[::1] keys, rows, *, bint loose, unsigned int threads,
+               const uint32_t[::1] tags=None):
         """Insert or replace rows; returns how many were not already there as they are."""
         cdef const int64_t[::1] starts = rows.indptr
         cdef const uint32_t[::1] dims = rows.indices
         cdef const float32_t[::1] values = rows.values
         cdef SparseRows view = self.view_of(starts, dims, values, keys.shape[0])
+        cdef const uint32_t* labels = NULL
         cdef size_t changed
+        if tags is not None:
+            labels = tag_data(tags, keys.shape[0])
         with nogil:
-            changed = self.core.upsert(key_data(keys), view)
+            changed = self.core.upsert(key_data(keys), view, labels)
         return changed
+
+    def start_tags(self):
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        cdef size_t count
+        with nogil:
+            count = self.core.start_tags()
+        return count
+
+    def tags_of(self, const int64_t[::1] keys):
+        """Return the tag of each key, 0xFFFFFFFF for one without a row: uint32 [n]; only when there are tags."""
+        tags = np.empty(keys.shape[0], dtype=np.uint32)
+        cdef uint32_t[::1] view = tags
+        if keys.shape[0]:
+            with nogil:
+                self.core.tags_of(&keys[0], keys.shape[0], &view[0])
+        return tags
 
     def delete(self, const int64_t[::1] keys, *, unsigned int threads):
         """Delete rows by key; returns how many existed."""
@@ -70,7 +93,7 @@ cdef class Inverted:
             self.core.clear()
 
     def search(self, queries, *, size_t k, size_t ef, size_t scan_rows, unsigned int threads,
-               const uint8_t[::1] cancel=None):
+               const uint8_t[::1] cancel=None, sieve=None):
         """Answer queries: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
 
         None when ``cancel[0]`` became non-zero.
@@ -90,8 +113,13 @@ cdef class Inverted:
         cdef int64_t[::1] count_view = counts
         cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
         cdef int64_t outcome
+        cdef Sieve held
+        cdef const Sieve* holding = NULL
+        if sieve is not None:
+            fill_sieve(&held, sieve, self.core.tagged())
+            holding = &held
         with nogil:
-            outcome = self.core.search_many(view, k, threads, flag, &key_view[0, 0], &distance_view[0, 0],
+            outcome = self.core.search_many(view, k, holding, threads, flag, &key_view[0, 0], &distance_view[0, 0],
                                             &count_view[0])
         return None if outcome < 0 else (keys, distances, counts)
 
@@ -157,14 +185,24 @@ cdef class Inverted:
         cdef const int64_t[::1] head = np.ascontiguousarray(sections["head"])
         if head.shape[0] != 2 or head[0] != keys.shape[0] or head[1] != <int64_t> self.dims:
             return "the number of rows or dimensions differs"
+        cdef const uint32_t[::1] tags
         cdef SparseRows view
         try:
             view = self.view_of(starts, dims, values, keys.shape[0])
         except ValueError as error:
             return str(error)
+        cdef const uint32_t* labels = NULL
+        if "tags" in sections:
+            wrong = wrong_tags(sections["tags"], keys.shape[0])
+            if wrong is not None:
+                return wrong
+            tags = sections["tags"]
+            labels = tag_data(tags, keys.shape[0])
         with nogil:
             self.core.clear()
-            self.core.upsert(key_data(keys), view)
+            if labels != NULL:
+                self.core.start_tags()
+            self.core.upsert(key_data(keys), view, labels)
         if self.core.size() != <size_t> keys.shape[0]:
             self.clear()
             return "a key occurs twice"
@@ -206,8 +244,21 @@ cdef class Inverted:
         cdef int64_t[::1] keys = out["keys"], starts = out["starts"]
         cdef uint32_t[::1] dims = out["dims"]
         cdef float32_t[::1] values = out["values"]
+        out["tags"] = np.empty(rows + 1, dtype=np.uint32)
+        cdef uint32_t[::1] tags = out["tags"]
         with nogil:
-            self.core.dump(&keys[0], &starts[0], &dims[0], &values[0])
-        sizes = {"keys": rows, "starts": rows + 1, "dims": elements, "values": elements}
+            self.core.dump(&keys[0], &starts[0], &dims[0], &values[0], &tags[0])
+        sizes = {"keys": rows, "starts": rows + 1, "dims": elements, "values": elements, "tags": rows}
+        if not self.core.tagged():
+            del out["tags"]
         sections = {name: array[:sizes[name]] for name, array in out.items()}
         return sections | {"head": np.array([rows, self.dims], dtype=np.int64)}
+
+
+def wrong_tags(tags, Py_ssize_t rows):
+    """Say what is wrong with the tags of so many rows; None when nothing is."""
+    if tags.dtype != np.uint32 or tags.shape != (rows,):
+        return f"section tags is {tags.dtype} {tags.shape} instead of one number a row"
+    if rows and int(tags.max()) >= 2 * rows + 1024:
+        return "a row has no tag"
+    return None if len(np.unique(tags)) == rows else "two rows have one tag"

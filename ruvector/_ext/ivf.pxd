@@ -1,6 +1,7 @@
 # What the C++ lists look like from Cython; ivf/lists.hpp explains them.
 from libcpp cimport bool as cbool
 
+from ruvector._ext.sieve cimport Sieve
 from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
 
 
@@ -25,18 +26,22 @@ cdef extern from "ivf/lists.hpp" namespace "ruvector" nogil:
         size_t list_count
         float32_t* center
         int64_t* head
+        uint32_t* tags
 
     cdef cppclass CoreLists "ruvector::Lists":
         CoreLists(const ListOptions& options) except +
-        size_t upsert(const int64_t* keys, const char* rows, size_t count, cbool loose,
+        size_t upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, cbool loose,
                       unsigned int threads) except +
+        size_t start_tags() except +
+        void tags_of(const int64_t* keys, size_t count, uint32_t* tags) except +
+        cbool tagged()
         void build(unsigned int threads, const uint8_t* cancel) except +
         size_t erase(const int64_t* keys, size_t count) except +
         void repair(unsigned int threads) except +
         void clear() except +
         int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
-                            unsigned int threads, const uint8_t* cancel, int64_t* keys, float32_t* distances,
-                            int64_t* counts) except +
+                            const Sieve* sieve, unsigned int threads, const uint8_t* cancel, int64_t* keys,
+                            float32_t* distances, int64_t* counts) except +
         void contains(const int64_t* keys, size_t count, uint8_t* found) except +
         void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) except +
         size_t live_keys(int64_t* keys, size_t room) except +

@@ -5,12 +5,14 @@ Numbers only, as in ruvector._ext.graph: metrics and elements come as codes, key
 
 from libcpp cimport bool as cbool
 
+from ruvector._ext.sieve cimport Sieve, fill_sieve, tag_data
 from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
 FIGURES = ("rows", "slots", "dead", "free", "largest_list", "lists", "trainings", "row_bytes", "link_bytes",
-           "table_bytes", "chunk_bytes", "trained_rows", "code_bytes", "loose")
+           "table_bytes", "chunk_bytes", "trained_rows", "code_bytes", "loose", "sieve_scans",
+           "sieve_walks", "sieve_rows")
 cdef int HEAD = 8
 
 
@@ -39,17 +41,37 @@ cdef class Lists:
     def __len__(self):
         return self.core.size()
 
-    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads):
+    def upsert(self, const int64_t[::1] keys, const uint8_t[:, ::1] rows, *, bint loose, unsigned int threads,
+               const uint32_t[::1] tags=None):
         """Insert or replace rows [n, row bytes]; returns how many were not already there as they are.
 
         Loose rows never lead to new centroids: ``build`` does that.
         """
         cdef size_t changed = 0, count = keys.shape[0]
+        cdef const uint32_t* labels = NULL
         self.check_rows(rows.shape[0], rows.shape[1], count, self.width)
         if count:
+            if tags is not None:
+                labels = tag_data(tags, count)
             with nogil:
-                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], count, loose, threads)
+                changed = self.core.upsert(&keys[0], <const char*>&rows[0, 0], labels, count, loose, threads)
         return changed
+
+    def start_tags(self):
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        cdef size_t count
+        with nogil:
+            count = self.core.start_tags()
+        return count
+
+    def tags_of(self, const int64_t[::1] keys):
+        """Return the tag of each key, 0xFFFFFFFF for one without a row: uint32 [n]; only when there are tags."""
+        tags = np.empty(keys.shape[0], dtype=np.uint32)
+        cdef uint32_t[::1] view = tags
+        if keys.shape[0]:
+            with nogil:
+                self.core.tags_of(&keys[0], keys.shape[0], &view[0])
+        return tags
 
     def build(self, *, unsigned int threads, const uint8_t[::1] cancel=None):
         """Put loose rows into lists; when ``cancel[0]`` becomes non-zero all stays as it is."""
@@ -81,7 +103,7 @@ cdef class Lists:
         self.mapped = None
 
     def search(self, const uint8_t[:, ::1] queries, *, size_t k, size_t ef, size_t scan_rows,
-               unsigned int threads, const uint8_t[::1] cancel=None):
+               unsigned int threads, const uint8_t[::1] cancel=None, sieve=None):
         """Answer queries [q, query bytes]: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
 
         Up to ``scan_rows`` rows are compared one by one. None when ``cancel[0]`` became non-zero.
@@ -98,9 +120,14 @@ cdef class Lists:
         cdef int64_t[::1] count_view = counts
         cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
         cdef int64_t outcome
+        cdef Sieve held
+        cdef const Sieve* holding = NULL
+        if sieve is not None:
+            fill_sieve(&held, sieve, self.core.tagged())
+            holding = &held
         with nogil:
-            outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, threads, flag,
-                                            &key_view[0, 0], &distance_view[0, 0], &count_view[0])
+            outcome = self.core.search_many(<const char*>&queries[0, 0], count, k, ef, scan_rows, holding, threads,
+                                            flag, &key_view[0, 0], &distance_view[0, 0], &count_view[0])
         return None if outcome < 0 else (keys, distances, counts)
 
     def contains(self, const int64_t[::1] keys):
@@ -162,6 +189,8 @@ cdef class Lists:
         shapes = {"rows": (slots, self.core.row_stride()), "states": (slots,), "keys": (slots,), "scales": (slots,),
                   "head": (HEAD,), "block_lists": (blocks,), "spreads": (lists,),
                   "center": (self.dims if lists else 0,)}
+        if "tags" in sections:
+            shapes["tags"] = (slots,)
         if lists:
             shapes |= {"blocks": (blocks, self.core.block_stride()), "centroids": (lists, self.core.padded())}
         elif blocks:
@@ -202,6 +231,8 @@ cdef class Lists:
             "center": np.empty(self.dims if lists else 0, dtype=np.float32),
             "head": np.zeros(HEAD, dtype=np.int64),
         }
+        if self.core.tagged():
+            out["tags"] = np.empty(slots, dtype=np.uint32)
         if slots:
             fill_arrays(&arrays, out)
             with nogil:
@@ -213,6 +244,8 @@ cdef class Lists:
         cdef const char* wrong = NULL
         if len(sections["states"]) == 0:
             self.core.clear()
+            if "tags" in sections:
+                self.start_tags()
             return "there are lists of no rows" if "blocks" in sections else None
         fill_arrays(&arrays, sections)
         with nogil:
@@ -222,6 +255,7 @@ cdef class Lists:
 
 cdef object NO_BYTES = np.empty(0, dtype=np.uint8)
 cdef object NO_NUMBERS = np.empty(0, dtype=np.float32)
+cdef object NO_TAGS = np.empty(0, dtype=np.uint32)
 
 
 cdef int fill_arrays(ListArrays* arrays, dict sections) except -1:
@@ -233,6 +267,8 @@ cdef int fill_arrays(ListArrays* arrays, dict sections) except -1:
     cdef const float32_t[::1] scales = sections["scales"], center = sections["center"]
     cdef const float32_t[::1] spreads = sections["spreads"]
     cdef const float32_t[::1] centroids = sections.get("centroids", NO_NUMBERS).reshape(-1)
+    cdef const uint32_t[::1] tags = sections.get("tags", NO_TAGS)
+    arrays.tags = <uint32_t*>&tags[0] if tags.shape[0] else NULL
     arrays.rows = <char*>&rows[0]
     arrays.states = <uint8_t*>&states[0]
     arrays.keys = <int64_t*>&keys[0]

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector.index import reference_sections
-from ruvector.index.protocol import Answers, Bytes, Sections
+from ruvector.index.protocol import Answers, Bytes, Sections, Sieve, Tags
 from ruvector.index.reference_rows import DEAD, LIVE, TWIN, Edge, Floats, Rows
+from ruvector.index.reference_tags import ReferenceTags
 
 _DEAD_MIN, _DEAD_SHARE = 256, 8  # as in hnsw/graph.hpp
 _LEVEL_MAX = 31
@@ -40,6 +41,7 @@ class ReferenceGraph:
         self.entry: int | None = None
         self.links: list[list[list[int]]] = []  # of each slot, of each level
         self.rows = Rows(metric=metric, element=element, dims=dims)
+        self.tags = ReferenceTags()
         self._seed = seed
         self._ef_construction = ef_construction
         self._lock = threading.RLock()
@@ -56,9 +58,22 @@ class ReferenceGraph:
     def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
         """Do nothing: no row is ever loose."""
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int) -> int:
+    def start_tags(self) -> int:
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        with self._lock:
+            return self.tags.start(self.keys())
+
+    def tags_of(self, keys: npt.NDArray[np.int64]) -> Tags:
+        """Return the tag of each key, NO_TAG for one without a row."""
+        with self._lock:
+            return self.tags.of(keys)
+
+    def upsert(
+        self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int, tags: Tags | None = None
+    ) -> int:
         """Insert or replace rows one after the other; returns how many were not already there as they are."""
         with self._lock:
+            self.tags.put(keys, tags)
             last = {key: at for at, key in enumerate(keys.tolist())}
             changed = sum(self._upsert_row(key, rows[at]) for key, at in last.items())
             self._repair_if_due()
@@ -70,6 +85,7 @@ class ReferenceGraph:
             slots = [self.rows.slot_of.pop(key) for key in dict.fromkeys(keys.tolist()) if key in self.rows.slot_of]
             for slot in slots:
                 self._drop(slot)
+            self.tags.drop(keys.tolist())
             if slots and not len(self):
                 self.clear()
             self._repair_if_due()
@@ -79,6 +95,7 @@ class ReferenceGraph:
         """Forget all rows."""
         with self._lock:
             self.rows.clear()
+            self.tags.clear()
             self.links.clear()
             self.entry, self.top = None, 0
 
@@ -101,15 +118,30 @@ class ReferenceGraph:
             self.repairs += 1
 
     def search(
-        self, queries: Bytes, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+        self,
+        queries: Bytes,
+        *,
+        k: int,
+        ef: int,
+        scan_rows: int,
+        threads: int,
+        cancel: Bytes | None = None,
+        sieve: Sieve | None = None,
     ) -> Answers | None:
-        """Answer queries [q, query bytes]: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
+        """Answer queries [q, query bytes]: keys [q, k], distances [q, k], counts [q]; None when cancelled.
+
+        Under a sieve all rows that pass are compared, whatever its plan.
+        """
         keys = np.full((len(queries), k), -1, dtype=np.int64)
         distances = np.full((len(queries), k), np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
         for at, query in enumerate(queries):
             with self._lock:
-                found = self._answer(self.rows.query(query), k=k, ef=max(ef, k), scan_rows=scan_rows, cancel=cancel)
+                probe = self.rows.query(query)
+                if sieve is not None:
+                    found = self._scan(probe, k, self._passing(sieve), cancel)
+                else:
+                    found = self._answer(probe, k=k, ef=max(ef, k), scan_rows=scan_rows, cancel=cancel)
                 if found is None:
                     return None
                 counts[at] = len(found)
@@ -151,10 +183,15 @@ class ReferenceGraph:
         """Become what ``dump`` returned; None, or what is wrong with the sections."""
         with self._lock:
             self.clear()
-            wrong = reference_sections.restore(self, sections)
+            wrong = reference_sections.restore(self, sections) or self._take_tags(sections)
             if wrong is not None:
                 self.clear()
             return wrong
+
+    def _take_tags(self, sections: Mapping[str, npt.NDArray[Any]]) -> str | None:
+        is_row = np.isin(sections["states"], (LIVE, TWIN))
+        tags = sections["tags"][is_row] if "tags" in sections else None
+        return self.tags.take(sections["keys"][is_row], tags)
 
     def _nodes(self) -> Iterator[int]:
         return (slot for slot in range(len(self.rows.states)) if self.rows.states[slot] in (LIVE, DEAD))
@@ -280,8 +317,17 @@ class ReferenceGraph:
             rows = [(apart, row) for apart, slot in found for row in self.rows.live_rows(slot)][:wanted]
             if len(rows) == wanted:
                 return rows
-        slots = sorted(self.rows.slot_of.values())
-        return sorted(self._edges(query, slots))[:wanted]
+        return self._scan(query, k, sorted(self.rows.slot_of.values()), cancel)
+
+    def _scan(self, query: Floats, k: int, slots: list[int], cancel: Bytes | None) -> list[Edge] | None:
+        if cancel is not None and cancel[0]:
+            return None
+        return sorted(self._edges(query, slots))[:k]
+
+    def _passing(self, sieve: Sieve) -> list[int]:
+        """Return the slots of the rows that pass."""
+        keys = self.keys()
+        return [self.rows.slot_of[key] for key in keys[self.tags.passing(keys, sieve)].tolist()]
 
     def _drop(self, slot: int) -> None:
         rows = self.rows

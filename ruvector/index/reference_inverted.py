@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector.errors import UserError
-from ruvector.index.protocol import Answers, Bytes, Sections
+from ruvector.index.protocol import Answers, Bytes, Sections, Sieve, Tags
+from ruvector.index.reference_tags import ReferenceTags
 from ruvector.sparse import SparseVectors
 from ruvector.values import Metric
 
@@ -26,6 +27,7 @@ class ReferenceInverted:
         self._dims = dims
         self._rows: dict[int, tuple[npt.NDArray[np.uint32], npt.NDArray[np.float32]]] = {}
         self._joined: SparseVectors | None = None  # all rows as one, until the next change
+        self._tags = ReferenceTags()
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -40,9 +42,22 @@ class ReferenceInverted:
     def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
         """Do nothing."""
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: SparseVectors, *, loose: bool, threads: int) -> int:
+    def start_tags(self) -> int:
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        with self._lock:
+            return self._tags.start(self.keys())
+
+    def tags_of(self, keys: npt.NDArray[np.int64]) -> Tags:
+        """Return the tag of each key, NO_TAG for one without a row."""
+        with self._lock:
+            return self._tags.of(keys)
+
+    def upsert(
+        self, keys: npt.NDArray[np.int64], rows: SparseVectors, *, loose: bool, threads: int, tags: Tags | None = None
+    ) -> int:
         """Insert or replace rows; returns how many were not already there as they are."""
         with self._lock:
+            self._tags.put(keys, tags)
             changed = 0
             for key, at in {key: at for at, key in enumerate(keys.tolist())}.items():
                 part = slice(rows.indptr[at], rows.indptr[at + 1])
@@ -60,6 +75,7 @@ class ReferenceInverted:
         """Delete rows by key; returns how many existed."""
         with self._lock:
             self._joined = None
+            self._tags.drop(keys.tolist())
             return sum(self._rows.pop(key, None) is not None for key in keys.tolist())
 
     def repair(self, *, threads: int) -> None:
@@ -69,10 +85,19 @@ class ReferenceInverted:
         """Forget all rows."""
         with self._lock:
             self._rows.clear()
+            self._tags.clear()
             self._joined = None
 
     def search(
-        self, queries: SparseVectors, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+        self,
+        queries: SparseVectors,
+        *,
+        k: int,
+        ef: int,
+        scan_rows: int,
+        threads: int,
+        cancel: Bytes | None = None,
+        sieve: Sieve | None = None,
     ) -> Answers | None:
         """Answer queries: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
         keys = np.full((len(queries), k), -1, dtype=np.int64)
@@ -82,8 +107,11 @@ class ReferenceInverted:
             if cancel is not None and cancel[0]:
                 return None
             with self._lock:
-                found = self._nearest(queries[at : at + 1], k)
                 held = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
+                found = self._nearest(queries[at : at + 1], k if sieve is None else len(held))
+                if sieve is not None:
+                    passes = self._tags.passing(held, sieve)
+                    found = [edge for edge in found if passes[edge[1]]][:k]
             counts[at] = len(found)
             keys[at, : len(found)] = held[[row for _, row in found]]
             distances[at, : len(found)] = [apart for apart, _ in found]
@@ -176,13 +204,17 @@ class ReferenceInverted:
                 "loose": 0,
                 "code_bytes": 0,
                 "table_bytes": 100 * len(rows),
+                "sieve_scans": 0,
+                "sieve_walks": 0,
+                "sieve_rows": 0,
             }
 
     def dump(self) -> Sections:
         """Return a copy of everything as arrays, as the compiled engine has them."""
         with self._lock:
             rows = self._all()
-            return {
+            tags = {"tags": self._tags.of(self.keys())} if self._tags.is_started else {}
+            return tags | {
                 "keys": self.keys(),
                 "starts": rows.indptr.copy(),
                 "dims": rows.indices.copy(),
@@ -207,7 +239,10 @@ class ReferenceInverted:
             return "a row is missing, or holds a zero"
         if self._metric is Metric.COSINE and not rows.lengths.all():
             return "a row is all zeros"
-        self.upsert(keys, rows, loose=False, threads=1)
+        wrong = self._tags.take(keys, sections.get("tags"))
+        if wrong is not None:
+            return wrong
+        self.upsert(keys, rows, loose=False, threads=1, tags=sections.get("tags"))
         if len(self) != len(keys):
             self.clear()
             return "a key occurs twice"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ruvector.index.protocol import Answers, Bytes, Sections
+from ruvector.index.protocol import Answers, Bytes, Sections, Sieve, Tags
 from ruvector.index.reference import ReferenceGraph
 
 _KEPT = ("rows", "states", "keys", "scales")  # sections that mean the same in both engines
@@ -34,9 +34,19 @@ class ReferenceLists:
         """Return 1000: there is nothing to build."""
         return 1000
 
-    def upsert(self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int) -> int:
+    def start_tags(self) -> int:
+        """Give each row a tag, in the order of ``keys``; returns how many rows there are."""
+        return self._flat.start_tags()
+
+    def tags_of(self, keys: npt.NDArray[np.int64]) -> Tags:
+        """Return the tag of each key, NO_TAG for one without a row."""
+        return self._flat.tags_of(keys)
+
+    def upsert(
+        self, keys: npt.NDArray[np.int64], rows: Bytes, *, loose: bool, threads: int, tags: Tags | None = None
+    ) -> int:
         """Insert or replace rows; returns how many were not already there as they are."""
-        return self._flat.upsert(keys, rows, loose=loose, threads=threads)
+        return self._flat.upsert(keys, rows, loose=loose, threads=threads, tags=tags)
 
     def build(self, *, threads: int, cancel: Bytes | None = None) -> None:
         """Do nothing: there are no lists."""
@@ -53,10 +63,20 @@ class ReferenceLists:
         self._flat.clear()
 
     def search(
-        self, queries: Bytes, *, k: int, ef: int, scan_rows: int, threads: int, cancel: Bytes | None = None
+        self,
+        queries: Bytes,
+        *,
+        k: int,
+        ef: int,
+        scan_rows: int,
+        threads: int,
+        cancel: Bytes | None = None,
+        sieve: Sieve | None = None,
     ) -> Answers | None:
-        """Compare every row: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
-        return self._flat.search(queries, k=k, ef=ef, scan_rows=scan_rows, threads=threads, cancel=cancel)
+        """Compare every row that passes: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
+        return self._flat.search(
+            queries, k=k, ef=ef, scan_rows=scan_rows, threads=threads, cancel=cancel, sieve=sieve
+        )
 
     def contains(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell for each key whether it has a row."""
@@ -76,7 +96,7 @@ class ReferenceLists:
                 "loose")  # fmt: skip
         figures = self._flat.figures()
         none = {"largest_list": 0, "lists": 0, "trainings": 0, "trained_rows": 0}
-        return {name: figures[name] for name in kept} | none
+        return {name: figures[name] for name in kept} | none | {"sieve_scans": 0, "sieve_walks": 0, "sieve_rows": 0}
 
     def dump(self) -> Sections:
         """Return a copy of everything as arrays, as the compiled engine has it before there are lists."""
@@ -84,7 +104,8 @@ class ReferenceLists:
         stride = 16 * _LANES + 4 * self._padded + _LANES * (self._padded // 2 + 12)
         head = np.zeros(8, dtype=np.int64)
         head[0] = len(self)
-        return {name: flat[name] for name in _KEPT} | {
+        tags = {"tags": flat["tags"]} if "tags" in flat else {}
+        return {name: flat[name] for name in _KEPT} | tags | {
             "blocks": np.zeros((0, stride), dtype=np.uint8),
             "block_lists": np.zeros(0, dtype=np.uint32),
             "centroids": np.zeros((0, self._padded), dtype=np.float32),
@@ -112,5 +133,5 @@ class ReferenceLists:
             "upper": np.zeros(0, dtype=np.uint32),
             "head": head,
         }
-        kept = {name: sections[name] for name in _KEPT}
+        kept = {name: sections[name] for name in (*_KEPT, "tags") if name in sections}
         return self._flat.restore(kept | empty, in_place=in_place, threads=threads)

@@ -53,7 +53,11 @@ def dump(graph: ReferenceGraph) -> Sections:
     states, keys = np.array(rows.states, dtype=np.uint8), np.array(rows.keys, dtype=np.int64)
     data[states == FREE], keys[states == FREE] = 0, 0
     scales[states == FREE], fingerprints[states == FREE] = 1, 0
-    return {
+    tags = np.full(slots, _EMPTY, dtype=np.uint32)
+    is_row = np.isin(states, (LIVE, TWIN))
+    tags[is_row] = graph.tags.of(keys[is_row])
+    sections = {"tags": tags} if graph.tags.is_started else {}
+    return sections | {
         "rows": data,
         "links": links,
         "codes": np.zeros((0, (-(-rows.dims // 64) * 32 + 16 + 15) // 16 * 16), dtype=np.uint8),  # it walks on rows
@@ -178,4 +182,8 @@ def figures(graph: ReferenceGraph) -> dict[str, int]:
         "searches": 0,
         "compared": 0,
         "reranked": 0,
+        "sieve_scans": 0,
+        "sieve_hops": 0,
+        "sieve_walks": 0,
+        "sieve_rows": 0,
     }

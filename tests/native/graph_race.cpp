@@ -44,7 +44,7 @@ void read(ruvector::Graph& graph, uint64_t seed) {
     std::vector<char> rows(K * DIMS * sizeof(float));
     for (uint64_t round = 0; !done.load(); ++round) {
         std::vector<float> query = row_of(int64_t(seed), round);
-        int64_t count = graph.search(reinterpret_cast<const char*>(query.data()), K, 40, 0, nullptr, keys.data(),
+        int64_t count = graph.search(reinterpret_cast<const char*>(query.data()), K, 40, 0, nullptr, nullptr, keys.data(),
                                      distances.data());
         for (int64_t at = 0; at < count; ++at) {
             if (at > 0 && distances[size_t(at)] < distances[size_t(at) - 1]) wrong = true;
@@ -65,7 +65,7 @@ void read(ruvector::Graph& graph, uint64_t seed) {
 void write(ruvector::Graph& graph, int64_t first) {
     for (uint64_t round = 1; round <= 3; ++round) {
         Rows rows(first, WRITTEN, round);
-        graph.upsert(rows.keys.data(), rows.data(), rows.keys.size(), round % 2 == 0, 2);
+        graph.upsert(rows.keys.data(), rows.data(), nullptr, rows.keys.size(), round % 2 == 0, 2);
         graph.erase(rows.keys.data(), WRITTEN / 2, 1);
         if (round == 2) graph.repair(2);
     }
@@ -96,7 +96,7 @@ int main() {
         std::vector<std::thread> readers;
         for (uint64_t seed = 0; seed < 2; ++seed) readers.emplace_back([&, seed] { read(graph, seed); });
         Rows rows(0, metric == 0 ? KEYS / 2 : KEYS / 8, 0);
-        graph.upsert(rows.keys.data(), rows.data(), rows.keys.size(), true, 2);
+        graph.upsert(rows.keys.data(), rows.data(), nullptr, rows.keys.size(), true, 2);
         uint8_t cancel = 1;
         graph.build(2, &cancel);
         graph.build(2, nullptr);

@@ -62,6 +62,7 @@ class Visited {
         marks_[slot] = epoch_;  // in any case: a branch would be guessed wrong every other time
         return first;
     }
+    bool seen(uint32_t slot) const { return marks_[slot] == epoch_; }
     void prefetch(uint32_t slot) const { __builtin_prefetch(&marks_[slot]); }
 
   private:
@@ -99,6 +100,7 @@ class SortedPool {
         return true;
     }
     size_t finish() const { return items_.size(); }
+    size_t weight() const { return weight_; }
     Edge found(size_t at) const { return {items_[at].distance, items_[at].slot}; }
 
   private:
@@ -180,6 +182,7 @@ class HeapPool {
         frontier_.pop_back();
         return true;
     }
+    size_t weight() const { return weight_; }
     size_t finish() {
         std::sort(found_.begin(), found_.end(), nearer_candidate);
         return found_.size();
@@ -211,6 +214,14 @@ struct Scratch {
     std::vector<Edge> hidden;       // those it does not
     std::vector<uint32_t> dead;     // deleted nodes on the way of a repair
     std::vector<Edge> nearest;      // the exact answer while candidates are looked at
+    std::vector<float> reach;       // the k least estimates, a heap with the farthest on top
+    std::vector<uint32_t> fringe;   // passing nodes to be compared
+    std::vector<uint32_t> seeds;    // nodes near the probe, from which a hopping search sets out
+    std::vector<uint64_t> mask;     // of slots that pass
+    std::vector<uint32_t> listed;   // the same as a list
+    size_t tested = 0;              // rows looked at under a sieve without being compared
+    size_t budget = SIZE_MAX;       // what a search under a sieve may spend on walking
+    bool is_spent = false;          // ... and whether it has
     size_t compared = 0;            // nodes whose codes or rows were compared in this search
     size_t reranked = 0;            // of them those whose rows were read to rank them again
     std::vector<float> probe;       // a widened f16 row

@@ -296,6 +296,7 @@ inline void Graph::exchange(uint32_t left, uint32_t right) {
     std::swap(upper_[left], upper_[right]);
     std::swap(members_[left], members_[right]);
     twins_.exchange(left, right);
+    tags_.exchange(left, right);
     for (uint32_t slot : {left, right}) {
         if (states_[slot] == LIVE) by_key_.insert(slot, by_key);
         by_row_.insert(slot, by_row);
@@ -644,7 +645,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
             own.visited.mark(other);
             if (pool.admits(list[held].distance)) pool.push(list[held].distance, other, 1);
         }
-        beam(CodeMeasure{*this, own.code}, 0, pool, own, false, nullptr);
+        beam(CodeMeasure{*this, own.code}, 0, pool, own, One{}, nullptr);
         edges.clear();
         for (size_t place = 0, count = pool.finish(); place < count; ++place) {
             edges.push_back({0.0f, bulk.local_of[pool.found(place).slot]});

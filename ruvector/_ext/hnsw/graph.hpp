@@ -30,8 +30,17 @@
 #include "hnsw/slots.hpp"
 #include "hnsw/space.hpp"
 #include "hnsw/twins.hpp"
+#include "tags.hpp"
 
 namespace ruvector {
+
+// Nanoseconds that a search under a sieve spends on this machine, for a row ...
+struct Costs {
+    std::atomic<float> scan{20.0f};      // compared by itself
+    std::atomic<float> walk{40.0f};      // compared on a walk
+    std::atomic<float> test{5.0f};       // tested, and not compared
+    std::atomic<float> compared{14.0f};  // rows compared on a walk for each that its pool has room for
+};
 
 enum State : uint8_t { FREE = 0, LIVE = 1, DEAD = 2, TWIN = 3 };
 
@@ -60,6 +69,7 @@ struct Arrays {
     size_t upper_count;
     float* center;    // [dims], what the codes are relative to
     int64_t* head;    // HEAD numbers
+    uint32_t* tags;   // null when there are none
     size_t slots;
 };
 
@@ -94,7 +104,10 @@ class Graph {
 
     // Writers; they wait for each other.
     // `loose` stores the rows without linking them: they are found by comparing their codes until `build` links them.
-    size_t upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads);
+    // Once there are tags, every row brings one; see Engine in ruvector/index/protocol.py.
+    size_t upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                  unsigned threads);
+    size_t start_tags();
     // Link what is loose; when `cancel` becomes true the rest stays loose.
     void build(unsigned threads, const volatile uint8_t* cancel);
     size_t erase(const int64_t* keys, size_t count, unsigned threads);
@@ -103,11 +116,13 @@ class Graph {
 
     // Readers.
     // One answer of up to k rows; -1 when `cancel` became true, DAMAGED when a page it needs is. Fewer than k only when
-    // there are no more rows.
-    int64_t search(const char* query, size_t k, size_t ef, size_t scan_rows, const volatile uint8_t* cancel,
-                   int64_t* keys, float* distances);
-    int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, unsigned threads,
-                        const volatile uint8_t* cancel, int64_t* keys, float* distances, int64_t* counts);
+    // there are no more rows. Under a sieve only rows that pass it count.
+    int64_t search(const char* query, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
+                   const volatile uint8_t* cancel, int64_t* keys, float* distances);
+    int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
+                        unsigned threads, const volatile uint8_t* cancel, int64_t* keys, float* distances,
+                        int64_t* counts);
+    void tags_of(const int64_t* keys, size_t count, uint32_t* tags);
     void contains(const int64_t* keys, size_t count, uint8_t* found);
     void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found);
     size_t live_keys(int64_t* keys, size_t room);
@@ -123,6 +138,7 @@ class Graph {
     size_t row_stride() const { return rows_.stride(); }
     size_t base_links() const { return base_links_; }
     bool coded() const { return coded_; }
+    bool tagged() const { return tags_.started(); }
     size_t record_stride() const { return records_.stride(); }
     // Copy everything out; `arrays` has room for slots() entries, codes and center only when coded().
     void dump(const Arrays& arrays) const;
@@ -137,7 +153,7 @@ class Graph {
     void evict();  // let the system have the memory of mapped rows; they are read again when they are needed
     Guard::Finding finding();
 
-    static constexpr size_t FIGURES = 17;
+    static constexpr size_t FIGURES = 21;
     static constexpr size_t HEAD = 8;
     static constexpr int64_t DAMAGED = -2;
 
@@ -194,43 +210,74 @@ class Graph {
     // search (hnsw/search.hpp)
     std::unique_ptr<Scratch> borrow();
     void give_back(std::unique_ptr<Scratch> scratch);
-    template <class Measure, class Pool>
-    bool beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
+    template <class Measure, class Pool, class Weight>
+    bool beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, const Weight& weight,
               const volatile uint8_t* cancel) const;
     size_t gather(uint32_t slot, uint32_t level, Scratch& scratch) const;
-    // What a node fills of a pool. Equal rows count once: estimates must not decide which one of two such nodes fills a
-    // pool alone.
-    uint32_t weight_of(uint32_t slot, bool weighted) const { return weighted ? uint32_t(members_[slot] != 0) : 1u; }
+    struct One;
+    struct Held;
+    struct Let;
+    struct Suspects;
     template <class Measure>
     uint32_t descend(const Measure& measure, uint32_t stop, float* best, Scratch& scratch) const;
-    template <class Measure, class Pool>
-    bool explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
+    template <class Measure, class Pool, class Weight>
+    bool explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
                  const volatile uint8_t* cancel) const;
-    template <class Measure, class Pool>
-    bool explore_guarded(const Measure& measure, Guard::Part part, size_t ef, Pool& pool, Scratch& scratch,
-                         const volatile uint8_t* cancel) const;
+    template <class Measure, class Work>
+    bool guarded(const Measure& measure, Guard::Part part, const Work& work) const;
+    template <class Pool, class Weight>
+    bool walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+              const volatile uint8_t* cancel) const;
+    template <class Pool, class Weight, class Work>
+    bool fill(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+              const Work& work, bool* decided) const;
     template <class Pool>
-    int64_t walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
-                 const volatile uint8_t* cancel, int64_t* keys, float* distances) const;
-    template <class Pool>
-    void refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const;
+    static void list_found(Pool& pool, Scratch& scratch);
+    template <class Pool, class Weight>
+    void refine(const Probe& probe, size_t k, Pool&& pool, Scratch& scratch, const Weight& weight) const;
     bool codes_decide(const Edge& edge, float length) const;
+    template <class Weight>
+    int64_t name_rows(const std::vector<Edge>& nodes, size_t k, const Weight& weight, int64_t* keys,
+                      float* distances) const;
+    template <class Each>
+    int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const Each& each, const volatile uint8_t* cancel,
+                 int64_t* keys, float* distances) const;
+
+    // search under a sieve (hnsw/sieved.hpp)
+    int64_t search_sieved(const Probe& probe, size_t k, size_t ef, const Sieve& sieve, Scratch& scratch,
+                          const volatile uint8_t* cancel, int64_t* keys, float* distances);
+    void calibrate();
+    template <class Measure>
+    void time_with(const Measure& measure, Scratch& scratch, const Let& let);
+    double hop_tests(double share, size_t width) const;
+    double cost_of_hops(double share, size_t width) const;
     template <class Pool>
-    bool walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const;
-    int64_t name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const;
-    int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
-                 float* distances) const;
+    bool reaches_beyond(Pool& pool, size_t k, size_t ef, const Scratch& scratch) const;
+    bool has_enough(size_t wanted, const Let& let, const Scratch& scratch) const;
+    template <class Measure, class Pool>
+    bool walk_passing(const Measure& measure, size_t width, Pool& pool, Scratch& scratch, const Let& let, int* plan,
+                      const volatile uint8_t* cancel) const;
+    template <class Measure>
+    bool scan_passing(const Measure& measure, size_t k, Scratch& scratch, const Let& let,
+                      const volatile uint8_t* cancel) const;
+    template <class Measure>
+    bool hop(const Measure& measure, size_t width, NarrowPool& pool, Scratch& scratch, const Let& let,
+             const volatile uint8_t* cancel) const;
+    template <class Measure>
+    void admit(const Measure& measure, NarrowPool& pool, Scratch& scratch) const;
+    template <class Measure>
+    bool gather_passing(const Measure& measure, uint32_t slot, Scratch& scratch, const Let& let) const;
 
     // insert (hnsw/insert.hpp)
-    void upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
-                      size_t* changed);
-    void plan_rows(const int64_t* keys, const char* rows, size_t count, Block& block);
+    void upsert_block(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                      unsigned threads, size_t* changed);
+    void plan_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, Block& block);
     void adopt_row(int64_t key, const char* row, Block& block);
     void return_slots(Block& block) noexcept;
     uint32_t take_slot();
     uint32_t take_upper();
     void take_uppers(uint32_t slot, uint32_t level);
-    void reserve_rows(size_t more, bool loose);
+    void reserve_rows(size_t more, size_t tags, bool loose);
     void forget_loose();
     void start_codes(const char* rows, size_t count, unsigned threads);
     std::vector<uint32_t> node_slots() const;
@@ -361,6 +408,7 @@ class Graph {
     Records uppers_;  // lists of the upper levels: m links, then the list of the next level; of a free one the next free
     uint32_t uppers_used_ = 0, free_upper_ = EMPTY;
     Twins twins_;
+    Tags tags_;
     std::vector<uint32_t> loose_;  // nodes without links
     uint32_t fresh_ = 0;           // slots from here on were never used
     uint32_t free_slot_ = EMPTY;   // the first of those that were
@@ -380,7 +428,10 @@ class Graph {
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
     std::atomic<uint64_t> repairs_{0};
+    Costs costs_;
+    std::atomic<size_t> calibrated_{0};  // slots when the costs were taken
     std::atomic<uint64_t> searches_{0}, compared_{0}, reranked_{0};  // sums over all searches
+    std::atomic<uint64_t> planned_[4]{}, sieve_rows_{0};             // searches under a sieve by plan, rows that passed
     std::atomic<uint32_t> built_permille_{1000};
 
     std::unique_ptr<Guard> guard_;
@@ -400,6 +451,7 @@ class Graph {
 
 #include "hnsw/watch.hpp"
 #include "hnsw/search.hpp"
+#include "hnsw/sieved.hpp"
 #include "hnsw/insert.hpp"
 #include "hnsw/bulk.hpp"
 #include "hnsw/repair.hpp"

@@ -25,6 +25,7 @@ struct Graph::Block {
     bool fresh = true;               // false: nodes of the graph that are linked again
     std::vector<uint32_t> slots;     // new rows in order
     std::vector<uint32_t> replaced;  // the slot that held the key of each row before, or EMPTY
+    std::vector<uint32_t> tags;      // of each row, when there are any
     std::vector<uint32_t> heads;     // the node each row hangs on as a twin, or EMPTY when it is a node itself
     std::vector<uint32_t> nodes;     // slots to link, in order
     std::vector<size_t> lists;       // number of the level 0 list of each node; the upper levels follow it
@@ -36,15 +37,18 @@ struct Graph::Block {
     std::vector<uint32_t> mended;    // base_links per group, ended by EMPTY when shorter
 };
 
-inline size_t Graph::upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads) {
+inline size_t Graph::upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                            unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
+    if (tags_.started() != (tags != nullptr)) throw std::invalid_argument("all rows have tags, or none");
     size_t changed = 0;
     start_codes(rows, count, threads);
     // Many rows at once are linked at once, after all of them can be found.
     bool bulk = coded_ && !loose && count >= BULK_ROWS_MIN && count >= live_count_.load() / 2;
     for (size_t first = 0; first < count; first += BLOCK_ROWS) {
         size_t part = std::min(BLOCK_ROWS, count - first);
-        upsert_block(keys + first, rows + first * space_.row_bytes(), part, loose || bulk, threads, &changed);
+        upsert_block(keys + first, rows + first * space_.row_bytes(), tags == nullptr ? nullptr : tags + first, part,
+                     loose || bulk, threads, &changed);
     }
     if (bulk) {
         link_loose(threads, nullptr);
@@ -69,14 +73,14 @@ inline void Graph::forget_loose() {
     loose_at_.clear();
 }
 
-inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads,
-                                size_t* changed) {
+inline void Graph::upsert_block(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                                unsigned threads, size_t* changed) {
     Block block;
     size_t untold = 0;
     loose = loose && options_.linked;
-    reserve_rows(count, loose);
+    reserve_rows(count, tags == nullptr ? 0 : tags_end(tags, count), loose);
     try {
-        plan_rows(keys, rows, count, block);
+        plan_rows(keys, rows, tags, count, block);
         if (coded_) untold = encode_nodes(block.nodes, codes_, records_, threads);
         if (untold != 0) told_ = false;
         if (!loose) {
@@ -95,7 +99,7 @@ inline void Graph::upsert_block(const int64_t* keys, const char* rows, size_t co
 }
 
 // Tables grow beside those that readers use meanwhile; only the exchange holds the lock.
-inline void Graph::reserve_rows(size_t more, bool loose) {
+inline void Graph::reserve_rows(size_t more, size_t tags, bool loose) {
     SlotTable keys, nodes;
     bool more_keys = !by_key_.has_room(by_key_.count() + more);
     bool more_nodes = options_.linked && !by_row_.has_room(by_row_.count() + more);
@@ -107,6 +111,7 @@ inline void Graph::reserve_rows(size_t more, bool loose) {
     if (more_keys) by_key_.swap(keys);
     if (more_nodes) by_row_.swap(nodes);
     if (options_.linked) twins_.reserve(more);
+    if (tags_.started()) tags_.reserve(slots, tags);
     if (loose) {
         if (loose_.capacity() < loose_.size() + more) loose_.reserve(std::max(loose_.size() + more, loose_.size() * 2));
         loose_at_.resize(slots, EMPTY);
@@ -217,7 +222,7 @@ inline uint32_t Graph::draw_level() {
 
 // Decide what each row of the call becomes. Of a key that occurs twice the last vector counts; a row that is
 // already there with the same bytes is left alone, so applying a change again costs nothing.
-inline void Graph::plan_rows(const int64_t* keys, const char* rows, size_t count, Block& block) {
+inline void Graph::plan_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, Block& block) {
     std::vector<std::pair<int64_t, size_t>> order(count);
     for (size_t at = 0; at < count; ++at) order[at] = {keys[at], at};
     std::sort(order.begin(), order.end());
@@ -227,6 +232,7 @@ inline void Graph::plan_rows(const int64_t* keys, const char* rows, size_t count
     }
     block.slots.reserve(count);
     block.replaced.reserve(count);
+    if (tags != nullptr) block.tags.reserve(count);
     block.heads.reserve(count);
     block.nodes.reserve(count);
     for (size_t at = 0; at < count; ++at) {
@@ -236,6 +242,7 @@ inline void Graph::plan_rows(const int64_t* keys, const char* rows, size_t count
         if (before != EMPTY && std::memcmp(rows_.at(before), row, space_.row_bytes()) == 0) continue;
         adopt_row(keys[at], row, block);
         block.replaced.push_back(before);
+        if (tags != nullptr) block.tags.push_back(tags[at]);
     }
 }
 
@@ -315,7 +322,7 @@ void Graph::seek_links(const Measure& measure, Block& block, size_t index, Scrat
             scratch.visited.mark(here);
             pool.begin(options_.ef_construction);
             pool.push(best, here, 1);
-            beam(measure, at, pool, scratch, false, nullptr);
+            beam(measure, at, pool, scratch, One{}, nullptr);
             for (size_t place = 0, count = pool.finish(); place < count; ++place) {
                 if (pool.found(place).slot != slot) scratch.edges.push_back(pool.found(place));
             }
@@ -477,6 +484,7 @@ inline void Graph::publish(Block& block, bool loose) {
             by_key_.erase(block.replaced[row], [this](uint32_t at) { return key_hash(at); });
         }
         by_key_.insert(slot, [this](uint32_t at) { return key_hash(at); });
+        if (!block.tags.empty()) tags_.put(slot, block.tags[row]);
         if (block.heads[row] != EMPTY) {
             hang_twin(slot, block.heads[row]);
             continue;

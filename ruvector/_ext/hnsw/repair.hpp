@@ -62,6 +62,7 @@ inline void Graph::release() noexcept {
     uppers_used_ = 0;
     free_upper_ = EMPTY;
     twins_.clear();
+    tags_.forget();
     loose_at_.clear();
     loose_ = {};
     fresh_ = 0;
@@ -87,6 +88,7 @@ inline void Graph::weigh(uint32_t node, size_t rows) {
 // Take one row out of all answers; its key is out of the table already and the lock is held alone.
 inline void Graph::drop(uint32_t slot) {
     --live_count_;
+    tags_.drop(slot);
     if (states_[slot] == TWIN) {
         uint32_t head = twins_.head(slot);
         twins_.unhang(slot);
@@ -358,7 +360,7 @@ inline void Graph::figures(int64_t* out) {
     }
     size_t per_slot = 3 * sizeof(uint8_t) + sizeof(int64_t) + (options_.linked ? 2 * sizeof(uint32_t) : 0) +
                       (space_.metric() == Metric::COSINE ? sizeof(float) : 0);
-    size_t tables = by_key_.bytes() + by_row_.bytes() + twins_.bytes();
+    size_t tables = by_key_.bytes() + by_row_.bytes() + twins_.bytes() + tags_.bytes();
     size_t loose = (loose_at_.size() + loose_.capacity()) * sizeof(uint32_t);
     out[0] = int64_t(live_count_.load());
     out[1] = int64_t(slots_);
@@ -374,6 +376,8 @@ inline void Graph::figures(int64_t* out) {
     out[14] = int64_t(searches_.load());
     out[15] = int64_t(compared_.load());
     out[16] = int64_t(reranked_.load());
+    for (int plan : {PLAN_SCAN, PLAN_HOP, PLAN_WALK}) out[16 + plan] = int64_t(planned_[plan].load());
+    out[20] = int64_t(sieve_rows_.load());
 }
 
 }  // namespace ruvector

@@ -20,6 +20,22 @@ inline Graph::Graph(const Options& options)
     prefetch_bytes_ = std::min<size_t>(space_.row_bytes(), 512);
 }
 
+// What a node fills of a pool, and how many rows it stands for in an answer. One row each ...
+struct Graph::One {
+    uint32_t operator()(uint32_t) const { return 1; }
+    size_t rows(uint32_t) const { return 1; }
+};
+
+// ... or those it holds, none when it was deleted. In a pool equal rows count once: estimates must not decide which one
+// of two such nodes fills it alone.
+struct Graph::Held {
+    const Graph& graph;
+
+    uint32_t operator()(uint32_t slot) const { return graph.members_[slot] != 0; }
+    size_t rows(uint32_t slot) const { return graph.members_[slot]; }
+    bool row(uint32_t) const { return true; }
+};
+
 // How far nodes are from a probe, many at a time: by their rows ...
 struct Graph::RowMeasure {
     const Graph& graph;
@@ -107,13 +123,15 @@ inline size_t Graph::gather(uint32_t slot, uint32_t level, Scratch& scratch) con
 
 // Expand the pool until its nearest unexpanded node is farther than all it holds; false when cancelled, or when a list
 // must not be followed.
-template <class Measure, class Pool>
-bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, bool weighted,
+template <class Measure, class Pool, class Weight>
+bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& scratch, const Weight& weight,
                  const volatile uint8_t* cancel) const {
     const uint32_t* around = scratch.around.data();
     float* apart = scratch.apart.data();
     size_t hops = 0;
-    for (uint32_t slot; pool.next(&slot);) {
+    for (uint32_t slot;;) {
+        scratch.is_spent = scratch.compared > scratch.budget;  // so far; going on later takes up where this ended
+        if (scratch.is_spent || !pool.next(&slot)) return true;
         if (++hops % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
         if (!measure.may_follow(slot, level)) return false;
         size_t count = gather(slot, level, scratch);
@@ -126,10 +144,9 @@ bool Graph::beam(const Measure& measure, uint32_t level, Pool& pool, Scratch& sc
                 __builtin_prefetch(list);
                 __builtin_prefetch(list + 64);
             }
-            pool.push(apart[at], around[at], weight_of(around[at], weighted));
+            pool.push(apart[at], around[at], weight(around[at]));
         }
     }
-    return true;
 }
 
 // Walk greedily from the entry down to level `stop`; returns the nearest node met and its distance, or EMPTY when a list
@@ -161,10 +178,9 @@ uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scra
 }
 
 // Fill the pool with the ef nearest nodes, linked or loose.
-template <class Measure, class Pool>
-bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch,
+template <class Measure, class Pool, class Weight>
+bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
                     const volatile uint8_t* cancel) const {
-    bool weighted = odd_count_ != 0;
     scratch.visited.begin(slots_);
     pool.begin(ef);
     if (entry_ != EMPTY) {
@@ -172,8 +188,8 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         uint32_t start = descend(measure, 0, &best, scratch);
         if (start == EMPTY) return false;
         scratch.visited.mark(start);
-        pool.push(best, start, weight_of(start, weighted));
-        if (!beam(measure, 0, pool, scratch, weighted, cancel)) return false;
+        pool.push(best, start, weight(start));
+        if (!beam(measure, 0, pool, scratch, weight, cancel)) return false;
     }
     // The loose ones last: a pool full of them would not admit the node where the walk begins.
     size_t step = scratch.apart.size();
@@ -186,27 +202,59 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         for (size_t at = 0; at < count; ++at) {
             if (!scratch.visited.mark(slots[at])) continue;  // while many are being linked, lists lead to loose nodes
             if (!pool.admits(scratch.apart[at])) continue;
-            pool.push(scratch.apart[at], slots[at], weight_of(slots[at], weighted));
+            pool.push(scratch.apart[at], slots[at], weight(slots[at]));
         }
     }
     return true;
 }
 
-template <class Pool>
-int64_t Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch,
-                    const volatile uint8_t* cancel, int64_t* keys, float* distances) const {
+// Put the nodes that `work` fills a pool with into scratch.nearest, as the rows rank them; false when it ends early. It
+// gets a measure and the width of the pool. `decided` tells whether the codes could tell the nearest apart.
+template <class Pool, class Weight, class Work>
+bool Graph::fill(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+                 const Work& work, bool* decided) const {
+    *decided = true;
     if (coded_ && told_.load() && codes_.prepare(probe, scratch.code)) {
         size_t width = ef + ef / 16 + CODE_SLACK;
-        if (!explore_guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, width, pool, scratch, cancel)) return -1;
-        refine(probe, k, pool, scratch);
-        bool decided = scratch.nearest.empty() || codes_decide(scratch.nearest.back(), scratch.code.length);
-        if (!decided && !walk_on(probe, ef, pool, scratch, cancel)) return -1;
-    } else {
-        if (!explore_guarded(RowMeasure{*this, probe}, Guard::ROWS, ef, pool, scratch, cancel)) return -1;
-        scratch.nearest.clear();
-        for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
+        auto filling = [&](const auto& measure) { return work(measure, width); };
+        if (!guarded(CodeMeasure{*this, scratch.code}, Guard::CODES, filling)) return false;
+        if (scratch.is_spent) return true;
+        refine(probe, k, pool, scratch, weight);
+        *decided = scratch.nearest.empty() || codes_decide(scratch.nearest.back(), scratch.code.length);
+        return true;
     }
-    return name_rows(scratch.nearest, k, keys, distances);
+    auto filling = [&](const auto& measure) { return work(measure, ef); };
+    if (!guarded(RowMeasure{*this, probe}, Guard::ROWS, filling)) return false;
+    list_found(pool, scratch);
+    return true;
+}
+
+template <class Pool>
+void Graph::list_found(Pool& pool, Scratch& scratch) {
+    scratch.nearest.clear();
+    for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
+}
+
+template <class Pool, class Weight>
+bool Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+                 const volatile uint8_t* cancel) const {
+    bool decided;
+    auto exploring = [&](const auto& measure, size_t width) {
+        return explore(measure, width, pool, scratch, weight, cancel);
+    };
+    if (!fill(probe, k, ef, pool, scratch, weight, exploring, &decided)) return false;
+    if (decided) return true;
+    // Walk on from the nearest found, by the rows themselves.
+    scratch.visited.begin(slots_);
+    pool.begin(ef);
+    for (const Edge& edge : scratch.nearest) {
+        scratch.visited.mark(edge.slot);
+        pool.push(edge.distance, edge.slot, weight(edge.slot));
+    }
+    auto walking_on = [&](const auto& measure) { return beam(measure, 0, pool, scratch, weight, cancel); };
+    if (!guarded(RowMeasure{*this, probe}, Guard::ROWS, walking_on)) return false;
+    list_found(pool, scratch);
+    return true;
 }
 
 // Whether estimates tell nodes apart that lie as near as this one to a probe of this length. They cannot where rows lie
@@ -216,32 +264,9 @@ inline bool Graph::codes_decide(const Edge& edge, float length) const {
     return codes_.factors(records_.at(edge.slot)).error * length <= CODE_DOUBT * edge.distance;
 }
 
-// Walk on from the nearest found, by the rows themselves; false when cancelled or damaged.
-template <class Pool>
-bool Graph::walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const volatile uint8_t* cancel) const {
-    RowMeasure measure{*this, probe};
-    bool weighted = odd_count_ != 0;
-    scratch.visited.begin(slots_);
-    pool.begin(ef);
-    for (const Edge& edge : scratch.nearest) {
-        scratch.visited.mark(edge.slot);
-        pool.push(edge.distance, edge.slot, weighted ? uint32_t(members_[edge.slot] != 0) : 1u);
-    }
-    bool whole;
-    if (watch_ == nullptr) {
-        whole = beam(measure, 0, pool, scratch, weighted, cancel);
-    } else {
-        Guarded<RowMeasure> guarded{measure, *this, *watch_, Guard::ROWS};
-        whole = beam(guarded, 0, pool, scratch, weighted, cancel);
-    }
-    scratch.nearest.clear();
-    for (size_t at = 0, count = pool.finish(); at < count; ++at) scratch.nearest.push_back(pool.found(at));
-    return whole;
-}
-
 // Measure candidates by their rows, nearest estimate first, as long as one may still belong to the k nearest.
-template <class Pool>
-void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) const {
+template <class Pool, class Weight>
+void Graph::refine(const Probe& probe, size_t k, Pool&& pool, Scratch& scratch, const Weight& weigh) const {
     constexpr size_t AHEAD = 4;
     std::vector<Edge>& nearest = scratch.nearest;  // a heap with the farthest on top
     nearest.clear();
@@ -249,7 +274,7 @@ void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) c
     for (size_t at = 0; at < count && at < AHEAD; ++at) prefetch_row(pool.found(at).slot);
     for (size_t at = 0; at < count; ++at) {
         Edge edge = pool.found(at);
-        size_t members = members_[edge.slot];
+        size_t members = weigh.rows(edge.slot);
         if (members == 0) continue;
         if (weight >= k) {
             float error = codes_.factors(records_.at(edge.slot)).error * scratch.code.length;
@@ -263,8 +288,8 @@ void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) c
         nearest.push_back(edge);
         std::push_heap(nearest.begin(), nearest.end(), nearer);
         weight += members;
-        while (weight - members_[nearest.front().slot] >= k) {
-            weight -= members_[nearest.front().slot];
+        while (weight - weigh.rows(nearest.front().slot) >= k) {
+            weight -= weigh.rows(nearest.front().slot);
             std::pop_heap(nearest.begin(), nearest.end(), nearer);
             nearest.pop_back();
         }
@@ -273,17 +298,20 @@ void Graph::refine(const Probe& probe, size_t k, Pool& pool, Scratch& scratch) c
 }
 
 // The rows that sorted nodes stand for, k at most.
-inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_t* keys, float* distances) const {
+template <class Weight>
+int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, const Weight& weight, int64_t* keys,
+                         float* distances) const {
     size_t found = 0;
     for (const Edge& edge : nodes) {
         float shown = space_.shown(edge.distance);
-        if (states_[edge.slot] == LIVE && found < k) {
+        if (states_[edge.slot] == LIVE && found < k && weight.row(edge.slot)) {
             keys[found] = key_of(edge.slot);
             distances[found++] = shown;
         }
         bool alone = members_[edge.slot] == (states_[edge.slot] == LIVE);
         for (uint32_t twin = alone ? EMPTY : twins_.next(edge.slot); twin != EMPTY && found < k;
              twin = twins_.next(twin)) {
+            if (!weight.row(twin)) continue;
             keys[found] = key_of(twin);
             distances[found++] = shown;
         }
@@ -292,15 +320,18 @@ inline int64_t Graph::name_rows(const std::vector<Edge>& nodes, size_t k, int64_
     return int64_t(found);
 }
 
-// Compare every row; the nearest k stand in a heap with the farthest on top.
-inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const volatile uint8_t* cancel,
-                           int64_t* keys, float* distances) const {
+// Compare every row that `each` gives; the nearest k stand in a heap with the farthest on top.
+template <class Each>
+int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const Each& each, const volatile uint8_t* cancel,
+                    int64_t* keys, float* distances) const {
     std::vector<Edge>& heap = scratch.edges;
     heap.clear();
-    for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (slot % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return -1;
-        if (states_[slot] != LIVE && states_[slot] != TWIN) continue;
-        if (watch_ != nullptr && !watch_->holds(Guard::ROWS, slot)) return DAMAGED;
+    size_t compared = 0;
+    bool damaged = false;
+    bool whole = each([&](uint32_t slot) {
+        if (++compared % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
+        damaged = watch_ != nullptr && !watch_->holds(Guard::ROWS, slot);
+        if (damaged) return false;
         Edge edge{distance(probe, slot), slot};
         if (heap.size() < k) {
             heap.push_back(edge);
@@ -310,8 +341,10 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
             heap.back() = edge;
             std::push_heap(heap.begin(), heap.end(), nearer);
         }
-    }
-    scratch.compared += live_count_.load();
+        return true;
+    });
+    scratch.compared += compared;
+    if (!whole) return damaged ? DAMAGED : -1;
     std::sort(heap.begin(), heap.end(), nearer);
     for (size_t at = 0; at < heap.size(); ++at) {
         keys[at] = key_of(heap[at].slot);
@@ -320,11 +353,14 @@ inline int64_t Graph::scan(const Probe& probe, size_t k, Scratch& scratch, const
     return int64_t(heap.size());
 }
 
-inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan_rows,
+inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
                              const volatile uint8_t* cancel, int64_t* keys, float* distances) {
+    if (sieve != nullptr && sieve->bits == nullptr && !ready_tables()) return DAMAGED;
     std::unique_ptr<Scratch> scratch = borrow();
     int64_t found = 0;
     scratch->compared = scratch->reranked = 0;
+    scratch->budget = SIZE_MAX;
+    scratch->is_spent = false;
     {
         std::shared_lock<FairLock> guard(lock_);
         size_t live = live_count_.load();
@@ -332,16 +368,31 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
         ef = std::max(ef, k);
         Probe probe{query, space_.query_scale(query)};
         bool exact = !options_.linked || live <= scan_rows || wanted * 2 >= live || ef * 2 >= live;
+        auto scan_all = [&] {
+            auto each = [&](const auto& work) {
+                for (uint32_t slot = 0; slot < slots_; ++slot) {
+                    if ((states_[slot] == LIVE || states_[slot] == TWIN) && !work(slot)) return false;
+                }
+                return true;
+            };
+            return scan(probe, wanted, *scratch, each, cancel, keys, distances);
+        };
+        auto walk_in = [&](auto& pool, const auto& weight) {
+            bool whole = walk(probe, k, ef, pool, *scratch, weight, cancel);
+            return whole ? name_rows(scratch->nearest, k, Held{*this}, keys, distances) : int64_t(-1);
+        };
         if (wanted == 0) {
             found = 0;
+        } else if (sieve != nullptr) {
+            found = search_sieved(probe, wanted, ef, *sieve, *scratch, cancel, keys, distances);
         } else if (exact) {
-            found = scan(probe, wanted, *scratch, cancel, keys, distances);
+            found = scan_all();
         } else {
-            found = ef > SORTED_WIDTH_MAX ? walk(probe, k, ef, scratch->heap, *scratch, cancel, keys, distances)
-                    : odd_count_ != 0     ? walk(probe, k, ef, scratch->pool, *scratch, cancel, keys, distances)
-                                          : walk(probe, k, ef, scratch->narrow, *scratch, cancel, keys, distances);
+            found = ef > SORTED_WIDTH_MAX ? walk_in(scratch->heap, Held{*this})
+                    : odd_count_ != 0     ? walk_in(scratch->pool, Held{*this})
+                                          : walk_in(scratch->narrow, One{});
             // The walk may end early where deletions cut the graph; an answer shorter than k must mean "all rows".
-            if (found >= 0 && size_t(found) < wanted) found = scan(probe, wanted, *scratch, cancel, keys, distances);
+            if (found >= 0 && size_t(found) < wanted) found = scan_all();
         }
         if (watch_ != nullptr && watch_->is_damaged()) found = DAMAGED;
     }
@@ -354,16 +405,39 @@ inline int64_t Graph::search(const char* query, size_t k, size_t ef, size_t scan
 
 // Answer `count` queries into rows of k places; -1 when cancelled, DAMAGED when a page is.
 inline int64_t Graph::search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
-                                  unsigned threads, const volatile uint8_t* cancel, int64_t* keys,
+                                  const Sieve* sieve, unsigned threads, const volatile uint8_t* cancel, int64_t* keys,
                                   float* distances, int64_t* counts) {
     std::atomic<int64_t> outcome{0};
     parallel_for(count, threads, [&](unsigned, size_t at) {
         if (outcome.load() < 0) return;
-        counts[at] = search(queries + at * space_.query_bytes(), k, ef, scan_rows, cancel, keys + at * k,
+        counts[at] = search(queries + at * space_.query_bytes(), k, ef, scan_rows, sieve, cancel, keys + at * k,
                             distances + at * k);
         if (counts[at] < 0) outcome = counts[at];
     });
     return outcome.load();
+}
+
+// Give every row a tag, in slot order; returns how many there are.
+inline size_t Graph::start_tags() {
+    std::lock_guard<std::mutex> turn(writer_);
+    std::lock_guard<FairLock> guard(lock_);
+    uint32_t next = 0;
+    tags_.reserve(slots_, live_count_.load());
+    tags_.start();
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (states_[slot] == LIVE || states_[slot] == TWIN) tags_.put(slot, next++);
+    }
+    return next;
+}
+
+inline void Graph::tags_of(const int64_t* keys, size_t count, uint32_t* tags) {
+    std::fill_n(tags, count, EMPTY);
+    if (!ready_tables()) return;
+    std::shared_lock<FairLock> guard(lock_);
+    for (size_t at = 0; at < count; ++at) {
+        uint32_t slot = slot_of(keys[at]);
+        if (slot != EMPTY) tags[at] = tags_.of(slot);
+    }
 }
 
 inline void Graph::contains(const int64_t* keys, size_t count, uint8_t* found) {

@@ -36,6 +36,10 @@ inline void Graph::dump(const Arrays& arrays) const {
         bool is_used = states_[slot] != FREE;
         arrays.scales[slot] = is_used ? scale(slot) : 1.0f;
         arrays.fingerprints[slot] = is_used && options_.linked ? fingerprints_[slot] : 0;
+        if (tags_.started()) {
+            bool is_row = states_[slot] == LIVE || states_[slot] == TWIN;
+            arrays.tags[slot] = is_row ? tags_.of(slot) : EMPTY;
+        }
         arrays.twin_heads[slot] = states_[slot] == TWIN ? twins_.head(slot) : EMPTY;
         for (uint32_t level = 1; level <= levels_[slot]; ++level) {
             upper = std::copy_n(links(slot, level), options_.m, upper);
@@ -79,6 +83,10 @@ inline const char* Graph::restore(const Arrays& arrays, bool in_place, unsigned 
         draws_ = uint64_t(arrays.head[2]);
         repairs_ = uint64_t(arrays.head[3]);
         const char* wrong = rebuild(arrays);
+        if (wrong == nullptr && arrays.tags != nullptr) {
+            auto has_row = [&](uint32_t slot) { return states_[slot] == LIVE || states_[slot] == TWIN; };
+            wrong = tags_.take(arrays.tags, slots_, has_row);
+        }
         if (wrong == nullptr && int64_t(live_count_.load()) != arrays.head[4]) wrong = "the number of rows differs";
         uint32_t at = EMPTY;
         if (wrong == nullptr && watch_ == nullptr) wrong = derive_rest();

@@ -40,12 +40,11 @@ struct Graph::Guarded {
     }
 };
 
-// As `explore`, but verifying where there is something to verify yet.
-template <class Measure, class Pool>
-bool Graph::explore_guarded(const Measure& measure, Guard::Part part, size_t ef, Pool& pool, Scratch& scratch,
-                            const volatile uint8_t* cancel) const {
-    if (watch_ == nullptr) return explore(measure, ef, pool, scratch, cancel);
-    return explore(Guarded<Measure>{measure, *this, *watch_, part}, ef, pool, scratch, cancel);
+// Do some work with a measure that verifies where there is something to verify yet.
+template <class Measure, class Work>
+bool Graph::guarded(const Measure& measure, Guard::Part part, const Work& work) const {
+    if (watch_ == nullptr) return work(measure);
+    return work(Guarded<Measure>{measure, *this, *watch_, part});
 }
 
 inline void Graph::start_guard(const Proof* proofs) {

@@ -20,8 +20,10 @@ inline std::vector<size_t> last_of_each(const int64_t* keys, size_t count) {
     return last;
 }
 
-inline size_t Inverted::upsert(const int64_t* keys, const SparseRows& rows) {
+inline size_t Inverted::upsert(const int64_t* keys, const SparseRows& rows, const uint32_t* tags) {
     std::lock_guard<std::mutex> turn(writer_);
+    if (tags_.started() != (tags != nullptr)) throw std::invalid_argument("all rows have tags, or none");
+    const size_t tags_used = tags == nullptr ? 0 : tags_end(tags, rows.count);
     const std::vector<size_t> last = last_of_each(keys, rows.count);
     size_t changed = 0;
     std::vector<Fresh> block;
@@ -29,10 +31,12 @@ inline size_t Inverted::upsert(const int64_t* keys, const SparseRows& rows) {
         block.clear();
         for (size_t at = first; at < std::min(first + SPARSE_BLOCK_ROWS, last.size()); ++at) {
             Fresh fresh;
+            if (tags != nullptr) fresh.tag = tags[last[at]];
             if (prepare(keys[last[at]], rows, last[at], fresh)) block.push_back(std::move(fresh));
         }
         if (block.empty()) continue;
         std::unique_lock<FairLock> guard(lock_);
+        if (tags != nullptr) tags_.reserve(rows_.size() + block.size(), tags_used);
         for (Fresh& fresh : block) publish(fresh);
         changed += block.size();
     }
@@ -100,6 +104,7 @@ inline void Inverted::publish(Fresh& fresh) {
     double& floor = floors_[slot / SPARSE_BLOCK_ROWS];
     floor = std::min(floor, floor_of(row));
     by_key_.insert(slot, hash_of);
+    if (tags_.started()) tags_.put(slot, fresh.tag);
     live_elements_ += row.length;
     ++live_count_;
 }
@@ -108,6 +113,7 @@ inline void Inverted::publish(Fresh& fresh) {
 inline void Inverted::bury(uint32_t slot) {
     Row& row = rows_[slot];
     by_key_.erase(slot, [this](uint32_t other) { return key_hash(other); });
+    tags_.drop(slot);
     row.state = DEAD;
     row.elements.reset();
     live_elements_ -= row.length;
@@ -196,15 +202,18 @@ inline void Inverted::clear_locked() {
     release(free_);
     by_key_.clear();
     postings_.clear();
+    tags_.forget();
     live_count_ = 0;
     live_elements_ = dead_count_ = dead_postings_ = 0;
 }
 
-inline void Inverted::dump(int64_t* keys, int64_t* starts, uint32_t* dims, float* values) const {
+inline void Inverted::dump(int64_t* keys, int64_t* starts, uint32_t* dims, float* values, uint32_t* tags) const {
     size_t row_number = 0, element = 0;
     starts[0] = 0;
-    for (const Row& row : rows_) {
+    for (size_t slot = 0; slot < rows_.size(); ++slot) {
+        const Row& row = rows_[slot];
         if (row.state != LIVE) continue;
+        if (tags_.started()) tags[row_number] = tags_.of(uint32_t(slot));
         for (size_t at = 0; at < row.length; ++at, ++element) {
             dims[element] = row.elements[at].dim;
             values[element] = row.elements[at].value;

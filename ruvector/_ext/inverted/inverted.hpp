@@ -20,6 +20,7 @@
 
 #include "hnsw/lock.hpp"
 #include "inverted/postings.hpp"
+#include "tags.hpp"
 
 namespace ruvector {
 
@@ -80,16 +81,20 @@ class Inverted {
     Inverted(const Inverted&) = delete;
     Inverted& operator=(const Inverted&) = delete;
 
-    // Writers; they wait for each other.
-    size_t upsert(const int64_t* keys, const SparseRows& rows);
+    // Writers; they wait for each other. Once there are tags, every row brings one; see Engine in
+    // ruvector/index/protocol.py.
+    size_t upsert(const int64_t* keys, const SparseRows& rows, const uint32_t* tags);
+    size_t start_tags();
     size_t erase(const int64_t* keys, size_t count);
     void compact();
     void clear();
 
     // Readers.
     // One answer of up to k rows for each query, into rows of k places; -1 when `cancel` became true.
-    int64_t search_many(const SparseRows& queries, size_t k, unsigned threads, const volatile uint8_t* cancel,
-                        int64_t* keys, float* distances, int64_t* counts);
+    int64_t search_many(const SparseRows& queries, size_t k, const Sieve* sieve, unsigned threads,
+                        const volatile uint8_t* cancel, int64_t* keys, float* distances, int64_t* counts);
+    void tags_of(const int64_t* keys, size_t count, uint32_t* tags);
+    bool tagged() const { return tags_.started(); }
     void contains(const int64_t* keys, size_t count, uint8_t* found);
     void rows_of(const int64_t* keys, size_t count, int64_t* starts, std::vector<uint32_t>& dims,
                  std::vector<float>& values, uint8_t* found);
@@ -101,9 +106,9 @@ class Inverted {
     void freeze() { writer_.lock(); }
     void thaw() { writer_.unlock(); }
     size_t elements() const { return live_elements_; }
-    void dump(int64_t* keys, int64_t* starts, uint32_t* dims, float* values) const;
+    void dump(int64_t* keys, int64_t* starts, uint32_t* dims, float* values, uint32_t* tags) const;
 
-    static constexpr size_t FIGURES = 10;
+    static constexpr size_t FIGURES = 13;
 
   private:
     enum State : uint32_t { FREE, LIVE, DEAD };
@@ -117,6 +122,7 @@ class Inverted {
     struct Fresh {  // a row to be written, and the slot that holds its key now
         Row row;
         uint32_t before;
+        uint32_t tag = 0;
     };
     struct Query {
         const uint32_t* dims;
@@ -141,6 +147,8 @@ class Inverted {
         std::vector<uint32_t> touched;
         std::vector<double> bounds;
         std::vector<Ranked> candidates, nearest;
+        std::vector<uint64_t> mask;    // of slots that pass a sieve
+        std::vector<uint32_t> listed;  // the same as a list
         uint32_t round = 0;
     };
 
@@ -163,11 +171,16 @@ class Inverted {
     // search (inverted/search.hpp)
     std::unique_ptr<Scratch> borrow();
     void give_back(std::unique_ptr<Scratch> scratch);
-    int64_t search(const Query& query, size_t k, Scratch& scratch, const volatile uint8_t* cancel, int64_t* keys,
-                   float* distances) const;
+    int64_t search(const Query& query, size_t k, const Sieve* sieve, Scratch& scratch, const volatile uint8_t* cancel,
+                   int64_t* keys, float* distances);
+    bool measure_passing(const Query& query, size_t k, const Passing& passing, Scratch& scratch,
+                         const volatile uint8_t* cancel) const;
+    size_t postings_of(const Query& query) const;
     bool add_up(const Query& query, Scratch& scratch, const volatile uint8_t* cancel) const;
-    bool measure_touched(const Query& query, size_t k, Scratch& scratch, const volatile uint8_t* cancel) const;
-    bool add_untouched(const Query& query, size_t k, Scratch& scratch, const volatile uint8_t* cancel) const;
+    bool measure_touched(const Query& query, size_t k, const Passing* passing, Scratch& scratch,
+                         const volatile uint8_t* cancel) const;
+    bool add_untouched(const Query& query, size_t k, const Passing* passing, Scratch& scratch,
+                       const volatile uint8_t* cancel) const;
     double estimate(const Query& query, const Row& row, double sum) const;
     double doubt(const Query& query, const Row& row) const;
     double exact(const Query& query, const Row& row) const;
@@ -180,6 +193,8 @@ class Inverted {
     std::vector<uint32_t> free_;
     SlotTable by_key_;
     Postings postings_;
+    Tags tags_;
+    std::atomic<uint64_t> sieve_scans_{0}, sieve_walks_{0}, sieve_rows_{0};  // searches under a sieve by plan, rows that passed
     std::atomic<size_t> live_count_{0};
     size_t live_elements_ = 0;
     size_t dead_count_ = 0;

@@ -2,6 +2,8 @@
 #ifndef RUVECTOR_INVERTED_SEARCH_HPP
 #define RUVECTOR_INVERTED_SEARCH_HPP
 
+#include <optional>
+
 #include "inverted/inverted.hpp"
 
 namespace ruvector {
@@ -108,7 +110,7 @@ inline float Inverted::shown(double value) const {
 }
 
 // Put the k nearest of the touched rows into scratch.nearest, a heap with the farthest on top.
-inline bool Inverted::measure_touched(const Query& query, size_t k, Scratch& scratch,
+inline bool Inverted::measure_touched(const Query& query, size_t k, const Passing* passing, Scratch& scratch,
                                       const volatile uint8_t* cancel) const {
     std::vector<double>& bounds = scratch.bounds;  // the k least upper bounds, the largest on top
     bounds.clear();
@@ -116,7 +118,7 @@ inline bool Inverted::measure_touched(const Query& query, size_t k, Scratch& scr
     scratch.nearest.clear();
     for (uint32_t slot : scratch.touched) {
         const Row& row = rows_[slot];
-        if (row.state != LIVE) continue;
+        if (row.state != LIVE || (passing != nullptr && !passing->row(slot))) continue;
         const double value = estimate(query, row, scratch.tallies[slot].sum), error = doubt(query, row);
         if (bounds.size() == k && value - error > bounds.front()) continue;
         scratch.candidates.push_back({value - error, slot});
@@ -145,7 +147,7 @@ inline bool Inverted::measure_touched(const Query& query, size_t k, Scratch& scr
 }
 
 // Let the rows that share no dimension with the query compete for the places in scratch.nearest.
-inline bool Inverted::add_untouched(const Query& query, size_t k, Scratch& scratch,
+inline bool Inverted::add_untouched(const Query& query, size_t k, const Passing* passing, Scratch& scratch,
                                     const volatile uint8_t* cancel) const {
     std::vector<Ranked>& nearest = scratch.nearest;
     for (size_t block = 0; block < floors_.size(); ++block) {
@@ -157,6 +159,7 @@ inline bool Inverted::add_untouched(const Query& query, size_t k, Scratch& scrat
         for (size_t slot = first; slot < last; ++slot) {
             const Row& row = rows_[slot];
             if (row.state != LIVE || scratch.tallies[slot].round == scratch.round) continue;
+            if (passing != nullptr && !passing->row(uint32_t(slot))) continue;
             const Ranked ranked{apart(query, row.weight), uint32_t(slot)};
             if (nearest.size() == k) {
                 if (!(ranked < nearest.front())) continue;
@@ -170,15 +173,56 @@ inline bool Inverted::add_untouched(const Query& query, size_t k, Scratch& scrat
     return true;
 }
 
-inline int64_t Inverted::search(const Query& query, size_t k, Scratch& scratch, const volatile uint8_t* cancel,
-                                int64_t* keys, float* distances) const {
+// Put the k nearest of all that pass into scratch.nearest, each measured from its elements.
+inline bool Inverted::measure_passing(const Query& query, size_t k, const Passing& passing, Scratch& scratch,
+                                      const volatile uint8_t* cancel) const {
+    std::vector<Ranked>& nearest = scratch.nearest;
+    nearest.clear();
+    size_t measured = 0;
+    return passing.each([&](uint32_t slot) {
+        if (++measured % SPARSE_CANCEL_ROWS == 0 && cancel != nullptr && *cancel) return false;
+        nearest.push_back({exact(query, rows_[slot]), slot});
+        std::push_heap(nearest.begin(), nearest.end());
+        if (nearest.size() > k) {
+            std::pop_heap(nearest.begin(), nearest.end());
+            nearest.pop_back();
+        }
+        return true;
+    });
+}
+
+// How many postings a search adds up.
+inline size_t Inverted::postings_of(const Query& query) const {
+    size_t postings = 0;
+    for (size_t term = 0; term < query.count; ++term) {
+        const std::vector<Posting>* list = postings_.find(query.dims[term]);
+        if (list != nullptr) postings += list->size();
+    }
+    return postings;
+}
+
+inline int64_t Inverted::search(const Query& query, size_t k, const Sieve* sieve, Scratch& scratch,
+                                const volatile uint8_t* cancel, int64_t* keys, float* distances) {
     if (cancel != nullptr && *cancel) return -1;
     k = std::min(k, live_count_.load());
-    if (k == 0) return 0;
-    if (!add_up(query, scratch, cancel) || !measure_touched(query, k, scratch, cancel) ||
-        !add_untouched(query, k, scratch, cancel)) {
-        return -1;
+    std::optional<Passing> chosen;
+    bool scans = false;
+    if (sieve != nullptr && k != 0) {
+        auto find = [&](int64_t key) { return slot_of(key); };
+        chosen.emplace(*sieve, tags_, rows_.size(), scratch.mask, scratch.listed, find);
+        k = std::min(k, chosen->count());
+        const size_t elements = live_elements_ / std::max<size_t>(1, live_count_.load()) + query.count;
+        scans = sieve->plan == PLAN_SCAN ||
+                (sieve->plan == PLAN_AUTO && chosen->count() * elements <= postings_of(query));
+        sieve_rows_.fetch_add(chosen->count(), std::memory_order_relaxed);
+        (scans ? sieve_scans_ : sieve_walks_).fetch_add(1, std::memory_order_relaxed);
     }
+    if (k == 0) return 0;
+    const Passing* passing = chosen ? &*chosen : nullptr;
+    bool done = scans ? measure_passing(query, k, *passing, scratch, cancel)
+                      : add_up(query, scratch, cancel) && measure_touched(query, k, passing, scratch, cancel) &&
+                            add_untouched(query, k, passing, scratch, cancel);
+    if (!done) return -1;
     std::vector<Ranked>& nearest = scratch.nearest;
     std::sort(nearest.begin(), nearest.end());
     for (size_t at = 0; at < nearest.size(); ++at) {
@@ -188,7 +232,7 @@ inline int64_t Inverted::search(const Query& query, size_t k, Scratch& scratch, 
     return int64_t(nearest.size());
 }
 
-inline int64_t Inverted::search_many(const SparseRows& queries, size_t k, unsigned threads,
+inline int64_t Inverted::search_many(const SparseRows& queries, size_t k, const Sieve* sieve, unsigned threads,
                                      const volatile uint8_t* cancel, int64_t* keys, float* distances,
                                      int64_t* counts) {
     std::atomic<bool> cancelled{false};
@@ -201,12 +245,33 @@ inline int64_t Inverted::search_many(const SparseRows& queries, size_t k, unsign
         std::unique_ptr<Scratch> scratch = borrow();
         {
             std::shared_lock<FairLock> guard(lock_);
-            counts[at] = search(query, k, *scratch, cancel, keys + at * k, distances + at * k);
+            counts[at] = search(query, k, sieve, *scratch, cancel, keys + at * k, distances + at * k);
         }
         give_back(std::move(scratch));
         if (counts[at] < 0) cancelled = true;
     });
     return cancelled.load() ? -1 : 0;
+}
+
+// Give every row a tag, in slot order; returns how many there are.
+inline size_t Inverted::start_tags() {
+    std::lock_guard<std::mutex> turn(writer_);
+    std::unique_lock<FairLock> guard(lock_);
+    uint32_t next = 0;
+    tags_.reserve(rows_.size(), live_count_.load());
+    tags_.start();
+    for (size_t slot = 0; slot < rows_.size(); ++slot) {
+        if (rows_[slot].state == LIVE) tags_.put(uint32_t(slot), next++);
+    }
+    return next;
+}
+
+inline void Inverted::tags_of(const int64_t* keys, size_t count, uint32_t* tags) {
+    std::shared_lock<FairLock> guard(lock_);
+    for (size_t at = 0; at < count; ++at) {
+        const uint32_t slot = slot_of(keys[at]);
+        tags[at] = slot == EMPTY ? EMPTY : tags_.of(slot);
+    }
 }
 
 inline void Inverted::contains(const int64_t* keys, size_t count, uint8_t* found) {
@@ -254,7 +319,10 @@ inline void Inverted::figures(int64_t* out) {
         int64_t(live_elements_ * sizeof(SparseElement)),
         int64_t(postings_.count() * sizeof(Posting)),
         int64_t(rows_.capacity() * sizeof(Row) + floors_.size() * sizeof(double) + by_key_.bytes() +
-                postings_.table_bytes()),
+                postings_.table_bytes() + tags_.bytes()),
+        int64_t(sieve_scans_.load()),
+        int64_t(sieve_walks_.load()),
+        int64_t(sieve_rows_.load()),
     };
     std::copy(numbers, numbers + FIGURES, out);
 }

@@ -28,6 +28,7 @@
 #include "hnsw/space.hpp"
 #include "ivf/blocks.hpp"
 #include "ivf/centroids.hpp"
+#include "tags.hpp"
 
 namespace ruvector {
 
@@ -53,6 +54,7 @@ struct ListArrays {
     size_t list_count;
     float* center;          // [dims]; null when there are no lists
     int64_t* head;          // HEAD numbers
+    uint32_t* tags;         // [slots]; null when there are none
 };
 
 constexpr size_t LIST_ROWS_MIN = 2048;       // rows from which on there are lists; fewer are scanned as they are
@@ -60,6 +62,7 @@ constexpr size_t LIST_SLOTS_MAX = size_t(1) << 31;
 constexpr size_t WRITE_ROWS = 256;           // rows that become visible at once
 constexpr double LISTS_SCALE = 3.0;          // lists for the root of the number of rows
 constexpr size_t GROWTH = 4;                 // so many times the rows that were trained on call for new centroids
+constexpr size_t ROW_COST = 24;              // rows of lists scanned in the time that it takes to compare one itself
 constexpr size_t SCANNED_BETWEEN = 256;      // blocks, or rows compared, between two looks at the cancel flag
 constexpr size_t QUERIES_AT_ONCE = 4;        // compared with the centroids together
 constexpr size_t SCRATCH_MAX = 16;           // scratch spaces kept for the next searches
@@ -99,6 +102,8 @@ struct ListScratch {
     std::vector<Near> nearest;             // the exact answer, such a heap too
     std::vector<float> row;                // a widened f16 row
     std::vector<float> rotated, difference;
+    std::vector<uint64_t> mask;            // of slots that pass a sieve
+    std::vector<uint32_t> listed;          // the same as a list
 };
 
 class Lists {
@@ -107,16 +112,22 @@ class Lists {
     Lists(const Lists&) = delete;
     Lists& operator=(const Lists&) = delete;
 
-    // Writers; they wait for each other. Deferred rows (`loose`) call for no new centroids.
-    size_t upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads);
+    // Writers; they wait for each other. Deferred rows (`loose`) call for no new centroids. Once there are tags, every
+    // row brings one; see Engine in ruvector/index/protocol.py.
+    size_t upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                  unsigned threads);
+    size_t start_tags();
     void build(unsigned threads, const volatile uint8_t* cancel);
     size_t erase(const int64_t* keys, size_t count);
     void repair(unsigned threads);
     void clear();
 
     // Readers. -1 when `cancel` became true; fewer than k rows only when there are no more.
-    int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, unsigned threads,
-                        const volatile uint8_t* cancel, int64_t* keys, float* distances, int64_t* counts);
+    int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
+                        unsigned threads, const volatile uint8_t* cancel, int64_t* keys, float* distances,
+                        int64_t* counts);
+    void tags_of(const int64_t* keys, size_t count, uint32_t* tags);
+    bool tagged() const { return tags_.started(); }
     void contains(const int64_t* keys, size_t count, uint8_t* found);
     void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found);
     size_t live_keys(int64_t* keys, size_t room);
@@ -138,7 +149,7 @@ class Lists {
     // of rows and blocks, which must outlive this.
     const char* restore(const ListArrays& arrays, bool in_place, unsigned threads);
 
-    static constexpr size_t FIGURES = 14;
+    static constexpr size_t FIGURES = 17;
     static constexpr size_t HEAD = 8;
 
   private:
@@ -165,29 +176,33 @@ class Lists {
 
     // search (ivf/search.hpp)
     struct Query;
-    bool answer(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, ListScratch& scratch,
-                const volatile uint8_t* cancel, int64_t* keys, float* distances, int64_t* counts) const;
+    bool answer(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
+                ListScratch& scratch, const volatile uint8_t* cancel, int64_t* keys, float* distances,
+                int64_t* counts);
+    static size_t rows_scanned(size_t ef, size_t live, size_t lists);
     static size_t lists_for(size_t ef, size_t lists);
     void choose_lists(size_t wanted, const float* apart, ListScratch& scratch) const;
     void sort_lists(const float* apart, ListScratch& scratch) const;
     void fill_table(Query& query, ListScratch& scratch) const;
-    bool walk(Query& query, size_t wanted, size_t ef, ListScratch& scratch, const volatile uint8_t* cancel) const;
+    bool walk(Query& query, size_t wanted, size_t ef, const Passing* passing, ListScratch& scratch,
+              const volatile uint8_t* cancel) const;
     void prefetch_list(const Near* next, size_t count) const;
     void prefetch_block(uint32_t block) const;
-    void scan_list(Query& query, uint32_t list, size_t wanted, ListScratch& scratch) const;
+    void scan_list(Query& query, uint32_t list, size_t wanted, const Passing* passing, ListScratch& scratch) const;
     void weigh_records(Query& query, const ScanTerms& terms, size_t wanted, ListScratch& scratch) const;
     static void tighten(Query& query, float apart, size_t wanted, ListScratch& scratch);
     void refine(const Query& query, size_t wanted, ListScratch& scratch) const;
-    bool scan(const Probe& probe, size_t wanted, ListScratch& scratch, const volatile uint8_t* cancel) const;
+    bool scan(const Probe& probe, size_t wanted, const Passing* passing, ListScratch& scratch,
+              const volatile uint8_t* cancel) const;
     static void keep_nearest(const Near& near, size_t wanted, std::vector<Near>& nearest);
     int64_t name_rows(ListScratch& scratch, int64_t* keys, float* distances) const;
 
     // write (ivf/write.hpp)
-    void write_rows(const int64_t* keys, const char* rows, size_t count, bool listed, unsigned threads,
-                    size_t* changed);
-    void reserve_rows(size_t more);
+    void write_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool listed,
+                    unsigned threads, size_t* changed);
+    void reserve_rows(size_t more, size_t tags);
     void reserve_places(const Batch& batch);
-    void plan_rows(const int64_t* keys, const char* rows, size_t count, Batch& batch);
+    void plan_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, Batch& batch);
     void code_rows(Batch& batch, unsigned threads);
     void publish(const Batch& batch);
     void put(uint32_t slot, uint32_t list, const RowCode& code);
@@ -223,6 +238,7 @@ class Lists {
     std::vector<uint32_t> list_of_;  // EMPTY when loose
     std::vector<uint32_t> at_;       // place in the list, or among the loose rows
 
+    Tags tags_;
     Centroids centroids_;
     Blocks blocks_;
     std::vector<List> lists_;
@@ -236,6 +252,7 @@ class Lists {
     size_t uncoded_rows_ = 0;  // of these, too long to be coded
     std::atomic<size_t> live_count_{0};
     std::atomic<uint64_t> trainings_{0};
+    std::atomic<uint64_t> sieve_scans_{0}, sieve_walks_{0}, sieve_rows_{0};  // searches under a sieve by plan, rows that passed
     std::atomic<uint32_t> built_permille_{1000};
 
     mutable FairLock lock_;

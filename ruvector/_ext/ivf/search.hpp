@@ -2,6 +2,8 @@
 #ifndef RUVECTOR_IVF_SEARCH_HPP
 #define RUVECTOR_IVF_SEARCH_HPP
 
+#include <optional>
+
 #include "ivf/lists.hpp"
 
 namespace ruvector {
@@ -120,12 +122,13 @@ inline void Lists::fill_table(Query& query, ListScratch& scratch) const {
 }
 
 // Fill scratch.nearest from the nearest lists; false when cancelled. scratch.order is what choose_lists left.
-inline bool Lists::walk(Query& query, size_t wanted, size_t ef, ListScratch& scratch,
+inline bool Lists::walk(Query& query, size_t wanted, size_t ef, const Passing* passing, ListScratch& scratch,
                         const volatile uint8_t* cancel) const {
     fill_table(query, scratch);
     scratch.suspects.clear();
     scratch.reach.clear();
     for (uint32_t slot : loose_) {
+        if (passing != nullptr && !passing->row(slot)) continue;
         float apart = distance(query.probe, slot);
         scratch.suspects.push_back({apart, -std::numeric_limits<float>::infinity(), slot});
         tighten(query, apart, wanted, scratch);
@@ -139,7 +142,7 @@ inline bool Lists::walk(Query& query, size_t wanted, size_t ef, ListScratch& scr
         seen += lists_[list].rows;
         scanned += lists_[list].blocks.size();
         if (before / SCANNED_BETWEEN != scanned / SCANNED_BETWEEN && cancel != nullptr && *cancel) return false;
-        scan_list(query, list, wanted, scratch);
+        scan_list(query, list, wanted, passing, scratch);
     }
     refine(query, wanted, scratch);
     return true;
@@ -161,7 +164,8 @@ inline void Lists::prefetch_block(uint32_t block) const {
     for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(bits + byte);
 }
 
-inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, ListScratch& scratch) const {
+inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, const Passing* passing,
+                             ListScratch& scratch) const {
     const float* rotated = query.code->rotated.data();
     const float* place = centroids_.place(list);
     ScanTerms terms{query.step, query.base, 0.0f, query.code->length, query.limit};
@@ -181,6 +185,7 @@ inline void Lists::scan_list(Query& query, uint32_t list, size_t wanted, ListScr
                                                       terms, head.add, head.mul, head.error);
         for (; left != 0; left &= left - 1) {
             size_t lane = size_t(__builtin_ctz(left));
+            if (passing != nullptr && !passing->row(head.slots[lane])) continue;
             scratch.records.push_back(blocks_.record(block, lane));
             scratch.record_slots.push_back(head.slots[lane]);
         }
@@ -260,15 +265,26 @@ inline void Lists::keep_nearest(const Near& near, size_t wanted, std::vector<Nea
     }
 }
 
-// Compare every row; false when cancelled.
-inline bool Lists::scan(const Probe& probe, size_t wanted, ListScratch& scratch,
+// Compare every row, or every one that passes; false when cancelled.
+inline bool Lists::scan(const Probe& probe, size_t wanted, const Passing* passing, ListScratch& scratch,
                         const volatile uint8_t* cancel) const {
     scratch.nearest.clear();
-    for (uint32_t slot = 0; slot < slots_; ++slot) {
-        if (slot % SCANNED_BETWEEN == 0 && cancel != nullptr && *cancel) return false;
+    size_t compared = 0;
+    auto compare = [&](uint32_t slot) {
+        if (compared++ % SCANNED_BETWEEN == 0 && cancel != nullptr && *cancel) return false;
         if (states_[slot] != 0) keep_nearest({distance(probe, slot), slot}, wanted, scratch.nearest);
+        return true;
+    };
+    if (passing != nullptr) return passing->each(compare);
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (!compare(slot)) return false;
     }
     return true;
+}
+
+// About how many rows the lists hold that are scanned for an ef.
+inline size_t Lists::rows_scanned(size_t ef, size_t live, size_t lists) {
+    return lists == 0 ? live : std::max(ef, lists_for(ef, lists) * (live / lists + 1));
 }
 
 inline int64_t Lists::name_rows(ListScratch& scratch, int64_t* keys, float* distances) const {
@@ -281,12 +297,25 @@ inline int64_t Lists::name_rows(ListScratch& scratch, int64_t* keys, float* dist
 }
 
 // Answer up to QUERIES_AT_ONCE queries; false when cancelled. The lock is held.
-inline bool Lists::answer(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
+inline bool Lists::answer(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
                           ListScratch& scratch, const volatile uint8_t* cancel, int64_t* keys, float* distances,
-                          int64_t* counts) const {
+                          int64_t* counts) {
     size_t live = live_count_.load(), wanted = std::min(k, live);
     ef = std::max(ef, k);
     bool exact = !has_lists() || live <= scan_rows || wanted * 2 >= live || ef * 2 >= live;
+    std::optional<Passing> chosen;
+    if (sieve != nullptr) {
+        chosen.emplace(*sieve, tags_, slots_, scratch.mask, scratch.listed, [&](int64_t key) { return slot_of(key); });
+        size_t rows = std::min(chosen->count(), live);
+        wanted = std::min(wanted, rows);
+        // So many of the nearest rows have to be seen for ef that pass.
+        if (rows != 0) ef = size_t(std::min(double(live), double(ef) * double(live) / double(rows)));
+        bool is_cheaper = rows * ROW_COST <= rows_scanned(ef, live, centroids_.count);
+        exact = exact || wanted * 2 >= rows || sieve->plan == PLAN_SCAN || (sieve->plan == PLAN_AUTO && is_cheaper);
+        sieve_rows_.fetch_add(count * rows, std::memory_order_relaxed);
+        (exact ? sieve_scans_ : sieve_walks_).fetch_add(count, std::memory_order_relaxed);
+    }
+    const Passing* passing = chosen ? &*chosen : nullptr;
     ShiftedCode codes[QUERIES_AT_ONCE];
     bool coded[QUERIES_AT_ONCE] = {};
     for (size_t at = 0; at < QUERIES_AT_ONCE && !exact; ++at) {
@@ -311,10 +340,14 @@ inline bool Lists::answer(const char* queries, size_t count, size_t k, size_t ef
         bool done = true;
         scratch.nearest.clear();
         if (wanted != 0 && !coded[at]) {
-            done = scan(query.probe, wanted, scratch, cancel);
+            done = scan(query.probe, wanted, passing, scratch, cancel);
         } else if (wanted != 0) {
             choose_lists(lists_for(ef, centroids_.count), query.apart, scratch);
-            done = walk(query, wanted, ef, scratch, cancel);
+            done = walk(query, wanted, ef, passing, scratch, cancel);
+            // Fewer than wanted must mean all that pass.
+            if (done && passing != nullptr && scratch.nearest.size() < wanted) {
+                done = scan(query.probe, wanted, passing, scratch, cancel);
+            }
         }
         if (!done) return false;
         counts[at] = name_rows(scratch, keys + at * k, distances + at * k);
@@ -324,8 +357,8 @@ inline bool Lists::answer(const char* queries, size_t count, size_t k, size_t ef
 
 // Answer `count` queries into rows of k places; -1 when cancelled.
 inline int64_t Lists::search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
-                                  unsigned threads, const volatile uint8_t* cancel, int64_t* keys, float* distances,
-                                  int64_t* counts) {
+                                  const Sieve* sieve, unsigned threads, const volatile uint8_t* cancel, int64_t* keys,
+                                  float* distances, int64_t* counts) {
     std::atomic<bool> cancelled{false};
     parallel_for((count + QUERIES_AT_ONCE - 1) / QUERIES_AT_ONCE, threads, [&](unsigned, size_t part) {
         if (cancelled.load()) return;
@@ -335,12 +368,33 @@ inline int64_t Lists::search_many(const char* queries, size_t count, size_t k, s
         {
             std::shared_lock<FairLock> guard(lock_);
             done = answer(queries + first * space_.query_bytes(), std::min(QUERIES_AT_ONCE, count - first), k, ef,
-                          scan_rows, *scratch, cancel, keys + first * k, distances + first * k, counts + first);
+                          scan_rows, sieve, *scratch, cancel, keys + first * k, distances + first * k, counts + first);
         }
         give_back(std::move(scratch));
         if (!done) cancelled = true;
     });
     return cancelled.load() ? -1 : 0;
+}
+
+// Give every row a tag, in slot order; returns how many there are.
+inline size_t Lists::start_tags() {
+    std::lock_guard<std::mutex> turn(writer_);
+    std::lock_guard<FairLock> guard(lock_);
+    uint32_t next = 0;
+    tags_.reserve(slots_, live_count_.load());
+    tags_.start();
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
+        if (states_[slot] != 0) tags_.put(slot, next++);
+    }
+    return next;
+}
+
+inline void Lists::tags_of(const int64_t* keys, size_t count, uint32_t* tags) {
+    std::shared_lock<FairLock> guard(lock_);
+    for (size_t at = 0; at < count; ++at) {
+        uint32_t slot = slot_of(keys[at]);
+        tags[at] = slot == EMPTY ? EMPTY : tags_.of(slot);
+    }
 }
 
 inline void Lists::contains(const int64_t* keys, size_t count, uint8_t* found) {

@@ -24,6 +24,9 @@ inline void Lists::dump(const ListArrays& arrays) const {
         arrays.keys[slot] = 0;
         arrays.scales[slot] = 1.0f;
     }
+    for (uint32_t slot = 0; tagged() && slot < slots_; ++slot) {
+        arrays.tags[slot] = states_[slot] != 0 ? tags_.of(slot) : EMPTY;
+    }
     size_t at = 0;
     for (size_t list = 0; list < lists_.size(); ++list) {
         for (uint32_t block : lists_[list].blocks) {
@@ -48,6 +51,9 @@ inline const char* Lists::restore(const ListArrays& arrays, bool in_place, unsig
         release();
         if (arrays.slots > LIST_SLOTS_MAX) return "too many slots";
         const char* wrong = adopt_rows(arrays, in_place);
+        if (wrong == nullptr && arrays.tags != nullptr) {
+            wrong = tags_.take(arrays.tags, slots_, [&](uint32_t slot) { return states_[slot] != 0; });
+        }
         if (wrong == nullptr && arrays.list_count != 0) wrong = adopt_lists(arrays, in_place);
         if (wrong == nullptr && int64_t(live_count_.load()) != arrays.head[0]) wrong = "the number of rows differs";
         if (wrong != nullptr) {

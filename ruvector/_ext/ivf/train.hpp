@@ -191,11 +191,14 @@ inline void Lists::figures(int64_t* out) {
     out[6] = int64_t(trainings_.load());
     out[7] = int64_t(rows_.stride() * slots_);
     out[8] = int64_t(centroids_.places.size() * sizeof(float) + centroids_.codes.size());
-    out[9] = int64_t(per_slot * slots_ + by_key_.bytes());
+    out[9] = int64_t(per_slot * slots_ + by_key_.bytes() + tags_.bytes());
     out[10] = int64_t(rows_.owned_bytes() + blocks_.all().owned_bytes());
     out[4] = int64_t(largest);
     out[11] = int64_t(trained_rows_);
     out[12] = int64_t(blocks_.stride() * blocks_known_);
+    out[14] = int64_t(sieve_scans_.load());
+    out[15] = int64_t(sieve_walks_.load());
+    out[16] = int64_t(sieve_rows_.load());
     out[13] = is_due() ? int64_t(loose_.size()) : 0;  // what a build would change
 }
 

@@ -9,18 +9,22 @@ namespace ruvector {
 struct Lists::Batch {
     std::vector<uint32_t> slots;     // new rows in order
     std::vector<uint32_t> replaced;  // the slot that held the key of each before, or EMPTY
+    std::vector<uint32_t> tags;      // of each, when there are any
     std::vector<uint32_t> lists;     // where each belongs, or EMPTY
     std::vector<RowCode> codes;
 };
 
-inline size_t Lists::upsert(const int64_t* keys, const char* rows, size_t count, bool loose, unsigned threads) {
+inline size_t Lists::upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool loose,
+                            unsigned threads) {
     std::lock_guard<std::mutex> turn(writer_);
+    if (tags_.started() != (tags != nullptr)) throw std::invalid_argument("all rows have tags, or none");
     size_t changed = 0;
     // What calls for new centroids in the end is not coded for the old ones first.
     bool listed = has_lists() && live_count_.load() + count < GROWTH * trained_rows_;
     for (size_t first = 0; first < count; first += WRITE_ROWS) {
         size_t part = std::min(WRITE_ROWS, count - first);
-        write_rows(keys + first, rows + first * space_.row_bytes(), part, listed, threads, &changed);
+        write_rows(keys + first, rows + first * space_.row_bytes(), tags == nullptr ? nullptr : tags + first, part,
+                   listed, threads, &changed);
     }
     if (!loose && is_due()) train(threads, nullptr);
     return changed;
@@ -38,12 +42,12 @@ inline void Lists::build(unsigned threads, const volatile uint8_t* cancel) {
     if (is_due()) train(threads, cancel);
 }
 
-inline void Lists::write_rows(const int64_t* keys, const char* rows, size_t count, bool listed, unsigned threads,
-                              size_t* changed) {
+inline void Lists::write_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, bool listed,
+                              unsigned threads, size_t* changed) {
     Batch batch;
-    reserve_rows(count);
+    reserve_rows(count, tags == nullptr ? 0 : tags_end(tags, count));
     try {
-        plan_rows(keys, rows, count, batch);
+        plan_rows(keys, rows, tags, count, batch);
         if (listed) code_rows(batch, threads);
         reserve_places(batch);
     } catch (...) {
@@ -54,8 +58,9 @@ inline void Lists::write_rows(const int64_t* keys, const char* rows, size_t coun
     *changed += batch.slots.size();
 }
 
-inline void Lists::reserve_rows(size_t more) {
+inline void Lists::reserve_rows(size_t more, size_t tags) {
     std::lock_guard<FairLock> guard(lock_);
+    if (tags_.started()) tags_.reserve(slots_ + more, tags);
     by_key_.reserve(by_key_.count() + more, [this](uint32_t slot) { return key_hash(slot); });
     if (free_.size() >= more) return;
     size_t fresh = more - free_.size(), slots = size_t(slots_) + fresh;
@@ -75,7 +80,7 @@ inline void Lists::reserve_rows(size_t more) {
 }
 
 // Of a key that occurs twice the last vector counts; a row that is there already with the same bytes is left alone.
-inline void Lists::plan_rows(const int64_t* keys, const char* rows, size_t count, Batch& batch) {
+inline void Lists::plan_rows(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, Batch& batch) {
     std::vector<std::pair<int64_t, size_t>> order(count);
     for (size_t at = 0; at < count; ++at) order[at] = {keys[at], at};
     std::sort(order.begin(), order.end());
@@ -94,6 +99,7 @@ inline void Lists::plan_rows(const int64_t* keys, const char* rows, size_t count
         free_.pop_back();
         batch.slots.push_back(slot);
         batch.replaced.push_back(before);
+        if (tags != nullptr) batch.tags.push_back(tags[at]);
         std::memset(rows_.at(slot) + space_.row_bytes(), 0, rows_.stride() - space_.row_bytes());
         std::memcpy(rows_.at(slot), row, space_.row_bytes());
         scales_[slot] = space_.scale_of(row);
@@ -178,6 +184,7 @@ inline void Lists::publish(const Batch& batch) {
         by_key_.insert(slot, [this](uint32_t at) { return key_hash(at); });
         ++live_count_;
         states_[slot] = 1;
+        if (!batch.tags.empty()) tags_.put(slot, batch.tags[row]);
         if (batch.lists[row] == EMPTY) {
             loosen(slot);
         } else {
@@ -208,6 +215,7 @@ inline void Lists::put(uint32_t slot, uint32_t number, const RowCode& code) {
 // Take a row out of all answers; its key is out of the table already and the lock is held alone.
 inline void Lists::drop(uint32_t slot) {
     --live_count_;
+    tags_.drop(slot);
     if (list_of_[slot] == EMPTY) {
         uint32_t last = loose_.back();
         loose_[at_[slot]] = last;
@@ -294,6 +302,7 @@ inline void Lists::release() {
     keys_.clear();
     list_of_.clear();
     at_.clear();
+    tags_.forget();
     free_.clear();
     by_key_.clear();
     slots_ = 0;
