@@ -9,7 +9,7 @@ import struct
 from binascii import unhexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ruvector.errors import (
     NotLive,
     PermissionDenied,
 )
-from ruvector.index import Vectors
+from ruvector.index import Plan, Vectors
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ruvector.values import RowKeys
 
 _MAC_HEX = 64
+_FIELDS = 9  # of every request
+_PLANS = {plan.name.lower(): plan for plan in Plan}
+_SIEVE_COUNTERS = {"sieve_scans": "scan", "sieve_hops": "hop", "sieve_walks": "walk"}
 _NOT_SIGNED = PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
 
 
@@ -78,12 +81,20 @@ class SearchRequest(NamedTuple):
     token: str
     snapshot: Snapshot
     query: bytes  # as vector_send, bit_send or sparsevec_send gives it
+    filter: dict[str, Any] | None = None  # with values as the database prints them
+    members: list[str] | None = None  # the only keys that may be in the answer
+    plan: Plan = Plan.AUTO
 
     @classmethod
     def parse(cls, fields: bytes, query: bytes) -> SearchRequest:
-        """Read the fields of a request; InvalidParameter when they are none."""
+        """Read the fields of a request; InvalidParameter when they are none.
+
+        Behind them a search for some rows only has a JSON object: plan, filter and members.
+        """
         try:
-            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot = fields.split(b" ")
+            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot, *sieve = fields.split(
+                b" ", _FIELDS
+            )
             return cls(
                 int(mirror_id),
                 int(wanted),
@@ -94,9 +105,23 @@ class SearchRequest(NamedTuple):
                 token.decode(),
                 Snapshot.parse(snapshot.decode()),
                 query,
+                *(_read_sieve(sieve[0]) if sieve else ()),
             )
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
+
+
+def _read_sieve(document: bytes) -> tuple[dict[str, Any] | None, list[str] | None, Plan]:
+    """Return filter, members and plan; ValueError when the document has none."""
+    sieve = json.loads(document.decode())
+    if not isinstance(sieve, dict):
+        raise ValueError("not an object")
+    filter_, members, plan = sieve.get("filter"), sieve.get("members"), sieve.get("plan")
+    if not (filter_ is None or isinstance(filter_, dict)) or not isinstance(plan, str) or plan not in _PLANS:
+        raise ValueError("not a filter, or not a plan")
+    if members is not None and not (isinstance(members, list) and all(isinstance(key, str) for key in members)):
+        raise ValueError("not a list of keys")
+    return filter_, members, _PLANS[plan]
 
 
 def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel: CancelFlag, *, clock: Clock) -> RowSet:
@@ -121,25 +146,30 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
             snapshot=request.snapshot,
             token=request.token,
             cancel=cancel.array,
+            filter_=request.filter,
+            members=request.members,
+            plan=request.plan,
         )
         cancel.check()
     except (NotLive, Cancelled) as refusal:
         return RowSet(SEARCH_COLUMNS, [(refusal.message, None, None, None, None, None)])
     except (ValueError, struct.error) as problem:
         raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
-    report = None
+    # Said in every answer, for the database then asks for more candidates.
+    notes: dict[str, Any] = {} if found.is_filtered else {"filter": "not pushed"}
     if request.is_explained:
-        now = clock.now()
-        report = json.dumps(
-            {
-                "ef": found.ef,
-                "tiers": {"hot": len(found.keys)},
-                "touched": len(found.touched),
-                "lag_ms": round((now - mirror.followed_at) * 1000, 3),
-                "search_ms": round((now - started) * 1000, 3),
-                **counted(before, mirror.index.stats()),
-            }
-        )
+        now, after = clock.now(), mirror.index.stats()
+        if found.is_filtered and (request.filter is not None or request.members is not None):
+            notes["filter"] = sieved(before, after)
+        notes |= {
+            "ef": found.ef,
+            "tiers": {"hot": len(found.keys)},
+            "touched": len(found.touched),
+            "lag_ms": round((now - mirror.followed_at) * 1000, 3),
+            "search_ms": round((now - started) * 1000, 3),
+            **counted(before, after),
+        }
+    report = json.dumps(notes) if notes else None
     reach = float(found.distances[-1]) if len(found.keys) else None
     keys = (
         array_literal(found.keys) if isinstance(found.keys, list) else f"{{{','.join(map(str, found.keys.tolist()))}}}"
@@ -156,6 +186,21 @@ def counted(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, in
     if after.get("searches", 0) - before.get("searches", 0) != 1:
         return {}
     return {"visited": after["compared"] - before["compared"], "reranked": after["reranked"] - before["reranked"]}
+
+
+def sieved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int | str]:
+    """Return by which plan one search went through the rows that pass, how many those are, and of how many.
+
+    Nothing but the rows when other searches ended meanwhile, or the engine does not count.
+    """
+    told: dict[str, int | str] = {"rows": after.get("rows", 0)}
+    if after.get("searches", 0) - before.get("searches", 0) == 1:
+        for name, plan in _SIEVE_COUNTERS.items():
+            if after.get(name, 0) - before.get(name, 0) == 1:
+                told["plan"] = plan
+        if "sieve_rows" in after:
+            told["matching"] = after["sieve_rows"] - before.get("sieve_rows", 0)
+    return told
 
 
 def key_literal(keys: RowKeys) -> str:
