@@ -171,6 +171,11 @@ begin
   foreach trigger_name in array array['rows', 'update', 'truncate'] loop
     execute format('alter table %s enable always trigger "00_ruvector_%s_%s"', target, trigger_name, mirror);
   end loop;
+  -- A column that was taken away and comes back is another one: what was written meanwhile is not known.
+  update ruvector.collection r set captured = (
+    select coalesce(jsonb_object_agg(f.name, coalesce(c.captured ->> f.name, pg_current_xact_id()::text)), '{}')
+    from unnest(c.filter_columns) f (name))
+  where r.id = mirror;
 end $capture$;
 
 -- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
@@ -325,7 +330,8 @@ begin
   select string_agg(quote_ident(f.name), ', ') into unfit
   from unnest(names) f (name)
   where not exists (select from pg_attribute a where a.attrelid = filtered and a.attname = f.name
-                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
+                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid)
+                    and a.attgenerated <> 'v');     -- triggers do not see the values of a virtual column
   if unfit is not null then
     raise exception 'column % of % does not exist or cannot be filtered', unfit,
       (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -173,7 +173,8 @@ end $$;
 create or replace function ruvector.captures_as_registered(c ruvector.collection) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-select p.prosrc is not distinct from ruvector.capture_body(c) and ruvector.trigger_problem(c.id) is null
+select p.prosrc is not distinct from ruvector.capture_body(c) and c.captured ?& c.filter_columns
+  and ruvector.trigger_problem(c.id) is null
 from pg_proc p where p.oid = to_regprocedure(format('ruvector.capture_%s()', c.id))
 $$;
 

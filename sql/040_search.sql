@@ -14,6 +14,25 @@ begin
   end loop;
 end $$;
 
+-- The same as filter_texts for the types whose texts depend on settings, which it pins; that takes longer than all the rest.
+-- A timestamp without a zone means UTC, whatever the session: filters are data, and answers must not depend on settings.
+create or replace function ruvector.filter_pinned_texts(type text, given text[]) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD'
+set extra_float_digits = 1
+as $$
+begin
+  case type
+    when 'double precision' then return given::float8[]::text[];
+    when 'timestamp with time zone' then return given::timestamptz[]::text[];
+    when 'date' then return given::date[]::text[];
+    when 'real' then return given::float4[]::text[];
+    when 'timestamp without time zone' then return given::timestamp[]::text[];
+    else
+      raise exception 'filters do not know the type %', type using errcode = '0A000',
+        hint = 'Give the column its old type, or leave it out: SELECT ruvector.set_filter_columns(name, columns).';
+  end case;
+end $$;
+
 -- Values as the texts that PostgreSQL prints for a type that filters know; an error of class 22 says what is no value of
 -- it. All at once and by casts that are part of this text: a list of 100,000 takes milliseconds, none is executed as SQL.
 create or replace function ruvector.filter_texts(type text, given text[]) returns text[]
@@ -26,19 +45,12 @@ begin
     when 'bigint' then return given::int8[]::text[];
     when 'boolean' then return given::bool[]::text[];
     when 'numeric' then return given::numeric[]::text[];
-    when 'double precision' then return given::float8[]::text[];
-    when 'timestamp with time zone' then return given::timestamptz[]::text[];
-    when 'date' then return given::date[]::text[];
     when 'uuid' then return given::uuid[]::text[];
     when 'character varying' then return given::varchar[]::text[];
-    when 'real' then return given::float4[]::text[];
     when 'smallint' then return given::int2[]::text[];
-    when 'timestamp without time zone' then return given::timestamp[]::text[];
     when 'bpchar' then return given::bpchar[]::text[];
     when 'name' then return given::name[]::text[];
-    else
-      raise exception 'filters do not know the type %', type using errcode = '0A000',
-        hint = 'Give the column its old type, or leave it out: SELECT ruvector.set_filter_columns(name, columns).';
+    else return ruvector.filter_pinned_texts(type, given);
   end case;
 end $$;
 
@@ -238,16 +250,20 @@ end $$;
 
 -- A jsonb filter, read once: as SQL over alias i of the mirrored table, whose names are mirrored columns and whose values
 -- are quoted literals, and as the sidecar reads it, of the same structure with values as PostgreSQL prints them.
--- A timestamp without a zone means UTC, whatever the session: filters are data, and answers must not depend on settings.
-create or replace function ruvector.filter_parts(c ruvector.collection, filter jsonb, out condition text, out canonical jsonb)
-language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD'
-set extra_float_digits = 1
+-- Of every filter column there is a version, another one when the column may hold values that nobody told the sidecar of:
+-- after ALTER TABLE, or when it was no filter column for a while. The sidecar applies a filter to the versions it read.
+-- Its queries are planned once in a session: planning them for the columns of each collection took half of the time.
+create or replace function ruvector.filter_parts(c ruvector.collection, filter jsonb, out condition text,
+  out canonical jsonb, out versions jsonb)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
   types jsonb;
   node record;
 begin
-  select jsonb_object_agg(a.attname, format_type(a.atttypid, -1)) into types from pg_attribute a
+  select jsonb_object_agg(a.attname, format_type(a.atttypid, -1)),
+         jsonb_object_agg(a.attname, concat_ws('.', c.captured ->> a.attname, a.attnum, a.xmin))   -- as in capture.sql
+    into types, versions from pg_attribute a
   where a.attrelid = to_regclass(format('%I.%I', c.table_schema, c.table_name)) and a.attname = any (c.filter_columns)
     and not a.attisdropped;
   node := ruvector.filter_node(c, coalesce(types, '{}'), filter, '$', 0);
@@ -470,7 +486,7 @@ declare
                                     then ruvector.setting_int('ef_search', 1, 20000) end);
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   ranking_at timestamptz; ranked_at timestamptz;
-  condition text; canonical jsonb; sieve json; members text[]; plan text; is_pushed boolean;
+  condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
   reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -504,7 +520,7 @@ begin
     end if;
     if filter is not null then
       c := ruvector.filter_parts(ruvector.collection_of({name_literal}), filter);
-      condition := c.condition; canonical := c.canonical;
+      condition := c.condition; canonical := c.canonical; versions := c.versions;
     end if;
     if keys is not null then
       if cardinality(keys) > 1000000 then
@@ -518,7 +534,7 @@ begin
           hint = 'Give keys as this function returns them: {key_hint}.';
       end;
     end if;
-    sieve := json_build_object('plan', plan, 'filter', canonical, 'members', members);
+    sieve := json_build_object('plan', plan, 'filter', canonical, 'versions', versions, 'members', members);
     condition := coalesce(condition, 'true');
   end if;
   if mode = 'exact' then

@@ -4,6 +4,7 @@ import contextlib
 
 import psycopg
 import pytest
+from fix_sidecar import wait_until
 from table_kit import SEARCH, VectorTable, gaussian, refused, text_of
 
 from ruvector.alembic.install import install
@@ -118,6 +119,35 @@ def test_filter_columns_change_while_the_mirror_runs(goods, sidecar):
     TABLE.check(goods, QUERY)
 
 
+def test_column_that_came_back_or_changed_is_another_one(goods, sidecar):
+    def versions():
+        statement = "SELECT f.versions FROM ruvector.collection c, ruvector.filter_parts(c, '{}') f"
+        return goods.execute(statement).fetchone()[0]
+
+    first = versions()
+    assert first == {each.name: each.version for each in sidecar.mirror(TABLE.name).collection.attributes}
+    goods.execute("SELECT ruvector.set_filter_columns('goods', '{category,price,labels}')")
+    assert {name: versions()[name] for name in ("category", "price")} == first
+    goods.execute("SELECT ruvector.set_filter_columns('goods', '{category}')")
+    goods.execute("SELECT ruvector.set_filter_columns('goods', '{category,price}')")
+    assert versions().keys() == first.keys()
+    assert versions()["category"] == first["category"]
+    assert versions()["price"] != first["price"]
+    before = versions()
+    goods.execute("ALTER TABLE goods ALTER price TYPE numeric USING price * 2")
+    assert (versions()["category"], versions()["price"] != before["price"]) == (before["category"], True)
+    # whatever the sidecar knows by now
+    for _ in range(3):
+        TABLE.check(goods, QUERY, k=20, filter_={"price": {"$lt": 30}}, where="t.price < 30")
+        sidecar.wait_live(TABLE.name)
+    wait_until(
+        lambda: versions() == {each.name: each.version for each in sidecar.mirror(TABLE.name).collection.attributes},
+        "the sidecar to know the columns",
+    )
+    sidecar.wait_live(TABLE.name)
+    TABLE.check(goods, QUERY, k=20, filter_={"price": {"$lt": 30}}, where="t.price < 30")
+
+
 def test_setting_the_same_columns_again_changes_nothing(goods):
     state = "SELECT fingerprint, xmin::text FROM ruvector.collection"
     triggers = "SELECT oid, xmin::text FROM pg_trigger WHERE tgname ~ '^00_ruvector' ORDER BY 1"
@@ -218,7 +248,7 @@ def test_upgrade_of_an_older_installation_captures_attributes(goods, database):
     """What it left: the trigger names key and vector, the function asks nothing."""
     goods.execute("UPDATE ruvector.collection SET filter_columns = '{}'")
     goods.execute("SELECT ruvector.renew_triggers(1)")
-    goods.execute("UPDATE ruvector.collection SET filter_columns = '{category,price}'")
+    goods.execute("UPDATE ruvector.collection SET filter_columns = '{category,price}', captured = '{}'")
     assert goods.execute("SELECT ruvector.trigger_problem(1)").fetchone()[0] == (
         'trigger "00_ruvector_update_1" does not look at filter columns'
     )

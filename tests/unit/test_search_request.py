@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ruvector.errors import InvalidParameter, PermissionDenied
 from ruvector.index import Plan
-from ruvector.sidecar.answers import SearchRequest, Secrets, counted, sieved
+from ruvector.sidecar.answers import SearchRequest, Secrets, counted, knows_columns, sieved
 from ruvector.snapshot import Snapshot
+from ruvector.values import Attribute
 
 FIELDS = b"7 18 0 2000 0 1764.25 16384 0123abcd 10:20:11,12"
 
@@ -18,7 +19,7 @@ FIELDS = b"7 18 0 2000 0 1764.25 16384 0123abcd 10:20:11,12"
 def test_request_is_read():
     request = SearchRequest.parse(FIELDS, b"query")
     assert request == (7, 18, None, 2000, False, ("1764.25", 16384), "0123abcd", Snapshot.parse("10:20:11,12"),
-                       b"query", None, None, Plan.AUTO)  # fmt: skip
+                       b"query", None, None, Plan.AUTO, {})  # fmt: skip
     assert SearchRequest.parse(FIELDS.replace(b" 0 2000 0", b" 64 50 1"), b"")[2:5] == (64, 50, True)
 
 
@@ -43,7 +44,8 @@ def test_filter_and_keys_are_read(sieve, read):
     "sieve",
     [b"{", b"[]", b"7", b"null", b"{}", b'{"plan": "guess"}', b'{"plan": ["scan"]}', b'{"plan": "SCAN"}',
      b'{"plan": "auto", "filter": []}', b'{"plan": "auto", "filter": "x"}', b'{"plan": "auto", "members": {}}',
-     b'{"plan": "auto", "members": [7]}', b'{"plan": "auto", "members": "7"}', b'{"plan": "auto"} x',
+     b'{"plan": "auto", "members": [7]}', b'{"plan": "auto", "versions": 7}',
+     b'{"plan": "auto", "members": "7"}', b'{"plan": "auto"} x',
      b'{"plan": "auto", "filter": ' + b'{"$not": ' * 100_000, b'{"plan": "\xff"}'],
 )  # fmt: skip
 def test_malformed_filter_is_refused(sieve):
@@ -99,6 +101,26 @@ def test_a_search_is_signed_with_the_bytes_of_its_query():
     for payload in (signed(b"q", b"7"), signed(b"q", b"zz"), b"", FIELDS):
         with pytest.raises(PermissionDenied):
             secrets.open_search(payload)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "versions", "is_known"),
+    [
+        (None, {}, True),
+        ({}, {}, True),
+        ({"a": {"$eq": "1"}}, {"a": "1.2.3", "b": "9"}, True),
+        ({"a": {"$eq": "1"}}, {"a": "1.2.4", "b": "1.3.3"}, False),
+        ({"a": {"$eq": "1"}}, {}, False),
+        ({"c": {"$eq": "1"}}, {"c": "1.2.3"}, False),
+        ({"$and": [{"a": {}}, {"$not": {"$or": [{"b": {}}]}}]}, {"a": "1.2.3", "b": "1.3.3"}, True),
+        ({"$and": [{"a": {}}, {"$not": {"$or": [{"b": {}}]}}]}, {"a": "1.2.3", "b": "1.3.4"}, False),
+        ({"$and": [7, {"a": {}}], "$not": [[]], "$or": "x"}, {"a": "1.2.3"}, True),
+    ],
+)  # fmt: skip
+def test_filter_is_applied_to_the_versions_of_its_columns_that_are_known(filter_, versions, is_known):
+    attributes = [Attribute("a", "integer", version="1.2.3"), Attribute("b", "text", version="1.3.3")]
+    request = SearchRequest.parse(FIELDS, b"")._replace(filter=filter_, versions=versions)
+    assert knows_columns(attributes, request) is is_known
 
 
 def test_counts_are_those_of_one_search_or_none():
