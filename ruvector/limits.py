@@ -54,6 +54,7 @@ POLL_SECONDS_MAX = 0.5  # the same when idle; a search never waits for it
 COLLECTION_POLL_SECONDS = 0.5  # how often the sidecar looks for attached and detached collections
 
 REQUEST_BYTES_MAX = 4 * MEBIBYTE  # one message on the wire: 1,000 queries of 1,024 dims in text is below it
+BRIDGE_BYTES_MAX = 52 * MEBIBYTE  # the same from the database itself: a search may bring a million keys
 STARTUP_BYTES_MAX = 10_000  # PostgreSQL's own bound for a startup packet
 LOGIN_SECONDS_MAX = 5.0  # a client that does not log in by then is closed
 CONNECTIONS_MAX = 200  # clients of the endpoint; above PostgreSQL's default max_connections of 100
@@ -85,7 +86,9 @@ REGISTERED_SECONDS = 30.0  # how long an application believes that a collection 
 ORDER_WRAPPERS_MAX = 8  # of an element of ORDER BY: label, reference to it, ASC, parentheses
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
 FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
-FILTER_VALUES_MAX = 10_000  # values of one IN list
+FILTER_VALUES_MAX = 100_000  # values of one IN list: 2 MB of request, 0.1 s of parsing
+FILTER_KEYS_MAX = 1_000_000  # keys a search may be restricted to; more is a column's work
+SIEVE_BYTES_MAX = 48 * MEBIBYTE  # filter and keys of one request: 1,000,000 keys as long as a uuid need 40 MB
 
 CONNECT_SECONDS_MAX = 10  # seconds to reach the database; libpq wants a whole number
 TCP_SILENCE_MS_MAX = 30_000  # unanswered data after which a connection counts as broken (tcp_user_timeout)
@@ -121,6 +124,7 @@ GENERATIONS_MAX = 1_000  # folders looked at in one store; two are kept
 
 ensure(CHANGE_BATCH_ROWS_MAX * 1_024 * 4 <= 16 * MEBIBYTE, "a batch of 1,024-d vectors must fit 16 MiB")
 ensure(DIRTY_KEYS_MAX <= RECENT_CHANGES_MAX, "what a search overlays must fit the memory of recent changes")
+ensure(SIEVE_BYTES_MAX + REQUEST_BYTES_MAX <= BRIDGE_BYTES_MAX, "filter and keys must fit a message beside the query")
 ensure(K_MAX <= WANTED_MAX, "a search must be able to ask for k candidates")
 ensure(EF_MAX >= WANTED_MAX, "the beam must be able to hold every wanted candidate")
 ensure(STORE_BLOCK_BYTES % PAGE_BYTES == 0, "a block must be whole pages")

@@ -88,29 +88,37 @@ select string_agg(format(pattern, z.c, z.t, z.n), ', ' order by z.n)
 from unnest(names, coalesce(types, names)) with ordinality z (c, t, n)
 $$;
 
--- (Re)create the function that the triggers of one mirror call: it names the columns of the key.
-create or replace function ruvector.create_capture_function(mirror int) returns void
-language plpgsql set search_path = pg_catalog, pg_temp
+-- Text of the function that the triggers of one mirror call: it names the columns of key, vector and filters.
+create or replace function ruvector.capture_body(c ruvector.collection) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $capture$
 declare
-  c ruvector.collection;
-  new_key text;
-  old_key text;
-  log_columns text;
-  body text;
+  new_key constant text := ruvector.each('new.%1$I', c.key_columns);
+  old_key constant text := ruvector.each('old.%1$I', c.key_columns);
+  log_columns constant text := ruvector.each('key_%3$s', c.key_columns);
+  compared constant text[] := c.filter_columns || c.key_columns || c.column_name;     -- the vector last: it is the longest
+  comparison text := '';
 begin
-  select * into strict c from ruvector.collection where id = mirror;
-  new_key := ruvector.each('new.%1$I', c.key_columns);
-  old_key := ruvector.each('old.%1$I', c.key_columns);
-  log_columns := ruvector.each('key_%3$s', c.key_columns);
+  -- Columns of filters are for the application to drop, to rename and to give another type, which must not fail a write,
+  -- nor be forbidden: then, or when a session still has the plan of before, every update counts as a change.
+  if c.filter_columns <> '{}' then
+    comparison := format($body$
+    begin
+      if not record_image_ne(row(%s), row(%s)) then
+        return null;
+      end if;
+    exception when others then
+      null;
+    end;$body$, ruvector.each('old.%1$I', compared), ruvector.each('new.%1$I', compared));
+  end if;
   -- Keys only, nothing that can wait or fail: the user's write must never notice.
-  body := format($body$
+  return format($body$
 begin
   if tg_op = 'INSERT' then
     insert into ruvector.changelog_%1$s (%2$s) values (%3$s);
   elsif tg_op = 'DELETE' then
     insert into ruvector.changelog_%1$s (%2$s) values (%4$s);
-  elsif tg_op = 'UPDATE' then
+  elsif tg_op = 'UPDATE' then%5$s
     insert into ruvector.changelog_%1$s (%2$s) values (%4$s);
     if record_image_ne(row(%4$s), row(%3$s)) then
       insert into ruvector.changelog_%1$s (%2$s) values (%3$s);
@@ -119,23 +127,65 @@ begin
     insert into ruvector.changelog_%1$s (truncated) values (true);
   end if;
   return null;
-end $body$, mirror, log_columns, new_key, old_key);
-  execute format('create or replace function ruvector.capture_%s() returns trigger
-      language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', mirror, body);
-  execute format('revoke all on function ruvector.capture_%s() from public', mirror);
+end $body$, c.id, log_columns, new_key, old_key, comparison);
 end $capture$;
 
--- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
-create or replace function ruvector.create_capture(mirror int) returns void
+-- (Re)create the function that the triggers of one mirror call.
+create or replace function ruvector.create_capture_function(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c ruvector.collection;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
+  execute format('create or replace function ruvector.capture_%s() returns trigger
+      language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', mirror, ruvector.capture_body(c));
+  execute format('revoke all on function ruvector.capture_%s() from public', mirror);
+end $$;
+
+-- (Re)create capture function and triggers of one mirror. Twice equals once.
+create or replace function ruvector.create_triggers(mirror int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $capture$
 declare
   c ruvector.collection;
   target text;
   trigger_name text;
+  is_changed text;
 begin
   select * into strict c from ruvector.collection where id = mirror;
   target := format('%I.%I', c.table_schema, c.table_name);
+  perform ruvector.create_capture_function(mirror);
+  execute format('create or replace trigger "00_ruvector_rows_%1$s" after insert or delete on %2$s
+      for each row execute function ruvector.capture_%1$s()', mirror, target);
+  -- record_image_ne over rows, not IS DISTINCT FROM: the latter makes dumps that cannot be restored for vectors. It names
+  -- key and vector also where the function compares: what is named here cannot be dropped or get another type. The
+  -- columns of filters can, so they are not.
+  is_changed := format('record_image_ne(row(%s), row(%s))', ruvector.each('old.%1$I', c.key_columns || c.column_name),
+                       ruvector.each('new.%1$I', c.key_columns || c.column_name));
+  execute format('create or replace trigger "00_ruvector_update_%1$s" after update on %2$s for each row
+      when (%3$s) execute function ruvector.capture_%1$s()', mirror, target,
+      case when c.filter_columns = '{}' then is_changed else 'true or ' || is_changed end);
+  execute format('create or replace trigger "00_ruvector_truncate_%1$s" after truncate on %2$s
+      for each statement execute function ruvector.capture_%1$s()', mirror, target);
+  foreach trigger_name in array array['rows', 'update', 'truncate'] loop
+    execute format('alter table %s enable always trigger "00_ruvector_%s_%s"', target, trigger_name, mirror);
+  end loop;
+  -- A column that was taken away and comes back is another one: what was written meanwhile is not known.
+  update ruvector.collection r set captured = (
+    select coalesce(jsonb_object_agg(f.name, coalesce(c.captured ->> f.name, pg_current_xact_id()::text)), '{}')
+    from unnest(c.filter_columns) f (name))
+  where r.id = mirror;
+end $capture$;
+
+-- (Re)create changelog, capture function and triggers of one mirror. Twice equals once.
+create or replace function ruvector.create_capture(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+  c ruvector.collection;
+begin
+  select * into strict c from ruvector.collection where id = mirror;
   execute format('create table if not exists ruvector.changelog_%s (
       xid xid8 not null default pg_current_xact_id(), truncated boolean not null default false, %s)',
       mirror, ruvector.each('key_%3$s %2$s', c.key_columns, c.key_types));
@@ -147,19 +197,8 @@ begin
       autovacuum_vacuum_insert_threshold = 100000)', mirror);
   execute format('revoke all on ruvector.changelog_%s from public', mirror);
   execute format('grant select, delete on ruvector.changelog_%s to ruvector_sidecar', mirror);
-  perform ruvector.create_capture_function(mirror);
-  execute format('create or replace trigger "00_ruvector_rows_%1$s" after insert or delete on %2$s
-      for each row execute function ruvector.capture_%1$s()', mirror, target);
-  -- record_image_ne over rows, not IS DISTINCT FROM: the latter makes dumps that cannot be restored for vectors.
-  execute format('create or replace trigger "00_ruvector_update_%1$s" after update on %2$s for each row
-      when (record_image_ne(row(%3$s, old.%5$I), row(%4$s, new.%5$I)))
-      execute function ruvector.capture_%1$s()', mirror, target, ruvector.each('old.%1$I', c.key_columns), ruvector.each('new.%1$I', c.key_columns), c.column_name);
-  execute format('create or replace trigger "00_ruvector_truncate_%1$s" after truncate on %2$s
-      for each statement execute function ruvector.capture_%1$s()', mirror, target);
-  foreach trigger_name in array array['rows', 'update', 'truncate'] loop
-    execute format('alter table %s enable always trigger "00_ruvector_%s_%s"', target, trigger_name, mirror);
-  end loop;
-end $capture$;
+  perform ruvector.create_triggers(mirror);
+end $$;
 
 -- Remove everything of one mirror; the user's table is untouched, and may be gone already.
 create or replace function ruvector.drop_mirror(mirror int) returns void
@@ -291,24 +330,14 @@ begin
   select string_agg(quote_ident(f.name), ', ') into unfit
   from unnest(names) f (name)
   where not exists (select from pg_attribute a where a.attrelid = filtered and a.attname = f.name
-                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid));
+                    and a.attnum > 0 and not a.attisdropped and ruvector.is_filter_type(a.atttypid)
+                    and a.attgenerated <> 'v');     -- triggers do not see the values of a virtual column
   if unfit is not null then
     raise exception 'column % of % does not exist or cannot be filtered', unfit,
       (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
        where c.oid = filtered)
       using errcode = '42703', hint = 'Filter columns are bool, int, float, numeric, text, date, timestamp, uuid, text[] or int[].';
   end if;
-end $$;
-
--- Change the columns that filters of a collection may use; the index does not hold them, so nothing is copied again.
-create or replace function ruvector.set_filter_columns(name text, names text[]) returns void
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-declare
-  c constant ruvector.collection := ruvector.collection_of(name);
-begin
-  perform ruvector.check_filter_columns(to_regclass(format('%I.%I', c.table_schema, c.table_name)), names);
-  update ruvector.collection set filter_columns = array(select distinct n from unnest(names) n order by 1) where id = c.id;
 end $$;
 
 -- Register one vector column: row, changelog, triggers, search functions. The sidecar finds it and copies it.

@@ -19,17 +19,18 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
 select string_agg(format('trigger %I %s', z.name, case when t.oid is null then 'is missing'
     when t.tgfoid is distinct from to_regprocedure(format('ruvector.capture_%s()', mirror)) then 'calls another function'
-    else 'is disabled, or not enabled always' end
+    when t.tgenabled <> 'A' then 'is disabled, or not enabled always' else 'does not look at filter columns' end
     || case when z.relid <> c.table_oid then format(' on %s', z.relid::regclass) else '' end), '; ' order by z.relid, z.name)
 from ruvector.collection c
 cross join lateral (
-  select format('00_ruvector_%s_%s', kind, mirror) as name, relid
+  select format('00_ruvector_%s_%s', kind, mirror) as name, relid, kind = 'update' and c.filter_columns <> '{}' as is_wide
   from unnest(array['rows', 'update', 'truncate']) kind cross join ruvector.tree_of(c.table_oid) relid
   where kind <> 'truncate' or relid = c.table_oid
 ) z
 left join pg_trigger t on t.tgrelid = z.relid and t.tgname = z.name
 where c.id = mirror
-  and (t.tgenabled is distinct from 'A' or t.tgfoid is distinct from to_regprocedure(format('ruvector.capture_%s()', mirror)))
+  and (t.tgenabled is distinct from 'A' or t.tgfoid is distinct from to_regprocedure(format('ruvector.capture_%s()', mirror))
+       or z.is_wide and pg_get_triggerdef(t.oid) !~ ' WHEN \(\(true OR record_image_ne')
 $$;
 
 -- Why a table cannot be mirrored any more as it was; NULL when it can.
@@ -149,5 +150,50 @@ begin
   end if;
   return problem;
 end $$;
+-- Bring capture function and triggers of one mirror to what its registration says, while its sidecar runs: writers wait
+-- for a moment. What was written is captured by the old triggers, what will be by the new ones.
+create or replace function ruvector.renew_triggers(mirror int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+  c ruvector.collection;
+  is_followed boolean;
+begin
+  select * into strict c from ruvector.collection where id = mirror for update;
+  execute format('lock table %I.%I in share row exclusive mode', c.table_schema, c.table_name);
+  is_followed := ruvector.is_current(c);
+  perform ruvector.create_triggers(mirror);
+  if is_followed then          -- else something was written unseen, and the sidecar has still to notice
+    update ruvector.collection r set fingerprint = ruvector.fingerprint(c.table_oid, c.key_columns || c.column_name, mirror)
+    where r.id = mirror;
+  end if;
+end $$;
+
+-- Whether the function that captures is the one that the registration and this version ask for.
+create or replace function ruvector.captures_as_registered(c ruvector.collection) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select p.prosrc is not distinct from ruvector.capture_body(c) and c.captured ?& c.filter_columns
+  and ruvector.trigger_problem(c.id) is null
+from pg_proc p where p.oid = to_regprocedure(format('ruvector.capture_%s()', c.id))
+$$;
+
+-- Change the columns that filters of a collection may use. No vector is copied again: the sidecar reads the new columns of
+-- the rows that are there. Whatever is committed after this is captured with the new columns.
+create or replace function ruvector.set_filter_columns(name text, names text[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c ruvector.collection := ruvector.collection_of(name);
+begin
+  select * into strict c from ruvector.collection r where r.id = c.id for update;
+  perform ruvector.check_filter_columns(to_regclass(format('%I.%I', c.table_schema, c.table_name)), names);
+  update ruvector.collection r set filter_columns = array(select distinct n from unnest(names) n order by 1)
+  where r.id = c.id returning * into c;
+  if ruvector.captures_as_registered(c) is not true then
+    perform ruvector.renew_triggers(c.id);
+  end if;
+end $$;
+
 revoke all on function ruvector.is_current(ruvector.collection), ruvector.follow(int), ruvector.recapture(int), ruvector.table_problem(int),
   ruvector.trigger_problem(int) from public;

@@ -1,100 +1,207 @@
 -- Search: the filter language, and the two functions generated for every mirror.
 
--- One jsonb value as a literal of a column's type, checked now so that the error names the column.
+-- The functions of an older release.
+do $$
+declare
+  old regprocedure;
+begin
+  for old in
+    select p.oid from pg_proc p
+    where p.pronamespace = 'ruvector'::regnamespace
+      and (p.proname in ('filter_literal', 'filter_column_sql') or p.proname = 'filter_sql' and p.pronargs = 3)
+  loop
+    execute format('drop function %s', old);
+  end loop;
+end $$;
+
+-- The same as filter_texts for the types whose texts depend on settings, which it pins; that takes longer than all the rest.
 -- A timestamp without a zone means UTC, whatever the session: filters are data, and answers must not depend on settings.
-create or replace function ruvector.filter_literal(column_name text, type text, value jsonb) returns text
+create or replace function ruvector.filter_pinned_texts(type text, given text[]) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO, YMD'
 set extra_float_digits = 1
 as $$
+begin
+  case type
+    when 'double precision' then return given::float8[]::text[];
+    when 'timestamp with time zone' then return given::timestamptz[]::text[];
+    when 'date' then return given::date[]::text[];
+    when 'real' then return given::float4[]::text[];
+    when 'timestamp without time zone' then return given::timestamp[]::text[];
+    else
+      raise exception 'filters do not know the type %', type using errcode = '0A000',
+        hint = 'Give the column its old type, or leave it out: SELECT ruvector.set_filter_columns(name, columns).';
+  end case;
+end $$;
+
+-- Values as the texts that PostgreSQL prints for a type that filters know; an error of class 22 says what is no value of
+-- it. All at once and by casts that are part of this text: a list of 100,000 takes milliseconds, none is executed as SQL.
+create or replace function ruvector.filter_texts(type text, given text[]) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  case type
+    when 'text' then return given;
+    when 'integer' then return given::int4[]::text[];
+    when 'bigint' then return given::int8[]::text[];
+    when 'boolean' then return given::bool[]::text[];
+    when 'numeric' then return given::numeric[]::text[];
+    when 'uuid' then return given::uuid[]::text[];
+    when 'character varying' then return given::varchar[]::text[];
+    when 'smallint' then return given::int2[]::text[];
+    when 'bpchar' then return given::bpchar[]::text[];
+    when 'name' then return given::name[]::text[];
+    else return ruvector.filter_pinned_texts(type, given);
+  end case;
+end $$;
+
+-- The values of a list in a filter as filter_texts prints them; the error names the first that is none of its column.
+create or replace function ruvector.filter_values(column_name text, type text, place text, list jsonb) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
 declare
-  printed text;
+  given constant text[] := array(select v.value from jsonb_array_elements_text(list) v (value));
+  texts text[];
+  problem text;
+  low int := 1;
+  high int := cardinality(given);
+  middle int;
+  unfit record;
+begin
+  -- A list or an object begins like one in its text, too, and few other values do: only those are looked at.
+  if exists (select from unnest(given) g (value) where left(g.value, 1) in ('[', '{')) then
+    select v.value, v.n - 1 as n into unfit from jsonb_array_elements(list) with ordinality v (value, n)
+    where jsonb_typeof(v.value) in ('object', 'array') limit 1;
+    if found then
+      raise exception 'filter on column % expects a single value, not %', quote_ident(column_name), unfit.value
+        using errcode = '22023', detail = format('At %s[%s].', place, unfit.n),
+        hint = 'Give a string, number, boolean or null.';
+    end if;
+  end if;
+  begin
+    return ruvector.filter_texts(type, given);
+  exception when data_exception then
+    problem := sqlerrm;
+  end;
+  while low < high loop
+    middle := (low + high) / 2;
+    begin
+      texts := ruvector.filter_texts(type, given[low:middle]);
+      low := middle + 1;
+    exception when data_exception then
+      problem := sqlerrm;
+      high := middle;
+    end;
+  end loop;
+  begin
+    texts := ruvector.filter_texts(type, given[low:low]);
+  exception when data_exception then
+    problem := sqlerrm;
+  end;
+  raise exception 'filter on column %: % is not a value of type %', quote_ident(column_name), list -> (low - 1), type
+    using errcode = '22023', detail = format('At %s[%s]: %s.', place, low - 1, problem),
+    hint = 'Give a value that the column could hold.';
+end $$;
+
+-- A single value of a filter as filter_texts prints it.
+create or replace function ruvector.filter_value(column_name text, type text, place text, value jsonb) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
 begin
   if jsonb_typeof(value) in ('object', 'array') then
     raise exception 'filter on column % expects a single value, not %', quote_ident(column_name), value
-      using errcode = '22023', hint = 'Give a string, number, boolean or null.';
+      using errcode = '22023', detail = format('At %s.', place), hint = 'Give a string, number, boolean or null.';
   end if;
   begin
-    execute format('select (%L::%s)::text', value #>> '{}', type) into printed;
+    return (ruvector.filter_texts(type, array[value #>> '{}']))[1];
   exception when data_exception then
     raise exception 'filter on column %: % is not a value of type %', quote_ident(column_name), value, type
-      using errcode = '22023', detail = sqlerrm, hint = 'Give a value that the column could hold.';
+      using errcode = '22023', detail = format('At %s: %s.', place, sqlerrm),
+      hint = 'Give a value that the column could hold.';
   end;
-  return format('%L::%s', printed, type);
 end $$;
 
--- One column condition as SQL over alias i: a value, a list (IN), or an object of operators.
-create or replace function ruvector.filter_column_sql(column_name text, type text, condition jsonb) returns text
+-- One column condition, a value, a list (IN), or an object of operators: as SQL over alias i, and as an object of
+-- operators whose values are the texts that PostgreSQL prints for the type. Lists are one literal: the NULLs in them
+-- count as they do in IN.
+create or replace function ruvector.filter_condition(column_name text, type text, place text, given jsonb,
+  out condition text, out canonical jsonb)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   is_array constant boolean := right(type, 2) = '[]';
-  element constant text := regexp_replace(type, '\[\]$', '');
+  element constant text := case when is_array then left(type, -2) else type end;
   target constant text := format('i.%I', column_name);
+  operators jsonb := given;
   entry record;
-  literals text;
+  texts text[];
+  value text;
   parts text[] := '{}';
 begin
-  if jsonb_typeof(condition) = 'null' then
-    return target || ' is null';
-  elsif jsonb_typeof(condition) = 'array' then
-    condition := jsonb_build_object('$in', condition);
-  elsif jsonb_typeof(condition) <> 'object' then
-    condition := jsonb_build_object('$eq', condition);
+  if jsonb_typeof(given) = 'array' then
+    operators := jsonb_build_object('$in', given);
+  elsif jsonb_typeof(given) <> 'object' then
+    operators := jsonb_build_object('$eq', given);
   end if;
-  for entry in select o.key, o.value from jsonb_each(condition) o loop
+  canonical := '{}';
+  for entry in select o.key, o.value, format('%s.%s', place, o.key) as place from jsonb_each(operators) o loop
     if entry.key in ('$in', '$nin') then
       if jsonb_typeof(entry.value) <> 'array' then
         raise exception 'filter on column %: % expects a list, not %', quote_ident(column_name), entry.key, entry.value
-          using errcode = '22023', hint = 'For example {"category": {"$in": ["a", "b"]}}.';
+          using errcode = '22023', detail = format('At %s.', entry.place),
+          hint = 'For example {"category": {"$in": ["a", "b"]}}.';
       end if;
-      if jsonb_array_length(entry.value) > 10000 then
-        raise exception 'filter on column %: the list has % values, at most 10000 are allowed', quote_ident(column_name),
-          jsonb_array_length(entry.value) using errcode = '54000', hint = 'Put the values in a table and join it.';
+      if jsonb_array_length(entry.value) > 100000 then
+        raise exception 'filter on column %: the list has % values, at most 100000 are allowed', quote_ident(column_name),
+          jsonb_array_length(entry.value) using errcode = '54000', detail = format('At %s.', entry.place),
+          hint = 'Put the values in a table, join it, and give the rows: keys => ARRAY(SELECT ...).';
       end if;
-      select string_agg(ruvector.filter_literal(column_name, element, v.value), ', ') into literals
-      from jsonb_array_elements(entry.value) v (value);
+      texts := ruvector.filter_values(column_name, element, entry.place, entry.value);
       parts := parts || case
-        when is_array then format('%s(%s && array[%s]::%s)', case entry.key when '$nin' then 'not ' else '' end, target,
-                                  coalesce(literals, ''), type)
-        when literals is null then case entry.key when '$in' then 'false' else 'true' end
-        else format('%s %s (%s)', target, case entry.key when '$in' then 'in' else 'not in' end, literals) end;
+        when is_array then format('%s(%s && %L::%s)', case entry.key when '$nin' then 'not ' else '' end, target, texts, type)
+        when texts = '{}' then case entry.key when '$in' then 'false' else 'true' end
+        else format('%s %s (%L::%s[])', target, case entry.key when '$in' then '= any' else '<> all' end, texts, type) end;
+      canonical := canonical || jsonb_build_object(entry.key, texts);
     elsif entry.key = '$exists' then
       if jsonb_typeof(entry.value) <> 'boolean' then
         raise exception 'filter on column %: $exists expects true or false, not %', quote_ident(column_name), entry.value
-          using errcode = '22023', hint = 'For example {"category": {"$exists": true}}.';
+          using errcode = '22023', detail = format('At %s.', entry.place),
+          hint = 'For example {"category": {"$exists": true}}.';
       end if;
       parts := parts || (target || case when entry.value::boolean then ' is not null' else ' is null' end);
+      canonical := canonical || jsonb_build_object(entry.key, entry.value);
     elsif entry.key in ('$eq', '$ne', '$lt', '$lte', '$gt', '$gte') then
-      if jsonb_typeof(entry.value) = 'null' and entry.key in ('$eq', '$ne') then
-        parts := parts || (target || case entry.key when '$eq' then ' is null' else ' is not null' end);
-      elsif is_array and entry.key in ('$eq', '$ne') then
-        parts := parts || format('%s(%s = any (%s))', case entry.key when '$ne' then 'not ' else '' end,
-                                 ruvector.filter_literal(column_name, element, entry.value), target);
-      elsif is_array then
+      if is_array and entry.key not in ('$eq', '$ne') then
         raise exception 'filter on column %: % does not work on a list', quote_ident(column_name), entry.key
-          using errcode = '22023', hint = 'Lists take a value (contains), $in (contains one of) and $exists.';
-      else
-        parts := parts || format('%s %s %s', target,
-          case entry.key when '$eq' then '=' when '$ne' then '<>' when '$lt' then '<' when '$lte' then '<='
-                         when '$gt' then '>' else '>=' end,
-          ruvector.filter_literal(column_name, type, entry.value));
+          using errcode = '22023', detail = format('At %s.', entry.place),
+          hint = 'Lists take a value (contains), $in (contains one of) and $exists.';
       end if;
+      value := ruvector.filter_value(column_name, element, entry.place, entry.value);
+      parts := parts || case
+        when value is null and entry.key in ('$eq', '$ne')
+          then target || case entry.key when '$eq' then ' is null' else ' is not null' end
+        when is_array
+          then format('%s(%L::%s = any (%s))', case entry.key when '$ne' then 'not ' else '' end, value, element, target)
+        else format('%s %s %L::%s', target,
+          case entry.key when '$eq' then '=' when '$ne' then '<>' when '$lt' then '<' when '$lte' then '<='
+                         when '$gt' then '>' else '>=' end, value, type) end;
+      canonical := canonical || jsonb_build_object(entry.key, value);
     else
       raise exception 'filter on column %: unknown operator %', quote_ident(column_name), quote_literal(entry.key)
-        using errcode = '22023', hint = 'Operators are $eq $ne $lt $lte $gt $gte $in $nin $exists.';
+        using errcode = '22023', detail = format('At %s.', entry.place),
+        hint = 'Operators are $eq $ne $lt $lte $gt $gte $in $nin $exists.';
     end if;
   end loop;
-  return '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
+  condition := '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
 end $$;
 
--- A jsonb filter as SQL over alias i of the mirrored table. Names must be mirrored columns, values are quoted literals.
-create or replace function ruvector.filter_sql(c ruvector.collection, filter jsonb, depth int default 0) returns text
+-- One object of a filter, and those below it; types has the type of every filter column that the table has.
+create or replace function ruvector.filter_node(c ruvector.collection, types jsonb, filter jsonb, place text, depth int,
+  out condition text, out canonical jsonb)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   entry record;
-  type text;
-  inner_parts text;
+  node record;
   parts text[] := '{}';
 begin
   if depth > 32 then
@@ -102,37 +209,101 @@ begin
   end if;
   if jsonb_typeof(filter) <> 'object' then
     raise exception 'a filter must be a jsonb object, not %', filter using errcode = '22023',
-      hint = 'For example {"category": "a", "price": {"$lt": 50}}.';
+      detail = format('At %s.', place), hint = 'For example {"category": "a", "price": {"$lt": 50}}.';
   end if;
-  for entry in select o.key, o.value from jsonb_each(filter) o loop
+  canonical := '{}';
+  for entry in select o.key, o.value, format('%s.%s', place, o.key) as place from jsonb_each(filter) o loop
     if entry.key in ('$and', '$or') then
       if jsonb_typeof(entry.value) <> 'array' or jsonb_array_length(entry.value) = 0 then
         raise exception '% expects a list of filters, not %', entry.key, entry.value using errcode = '22023',
+          detail = format('At %s.', entry.place),
           hint = 'For example {"$or": [{"category": "a"}, {"price": {"$lt": 50}}]}.';
       end if;
-      select string_agg(ruvector.filter_sql(c, v.value, depth + 1), case entry.key when '$and' then ' and ' else ' or ' end)
-        into inner_parts from jsonb_array_elements(entry.value) v (value);
-      parts := parts || ('(' || inner_parts || ')');
+      select string_agg(n.condition, case entry.key when '$and' then ' and ' else ' or ' end order by v.n) as condition,
+             jsonb_agg(n.canonical order by v.n) as canonical
+        into node
+        from jsonb_array_elements(entry.value) with ordinality v (value, n)
+        cross join lateral ruvector.filter_node(c, types, v.value, format('%s[%s]', entry.place, v.n - 1), depth + 1) n;
+      node.condition := '(' || node.condition || ')';
     elsif entry.key = '$not' then
-      parts := parts || ('(not ' || ruvector.filter_sql(c, entry.value, depth + 1) || ')');
+      node := ruvector.filter_node(c, types, entry.value, entry.place, depth + 1);
+      node.condition := '(not ' || node.condition || ')';
     elsif not entry.key = any (c.filter_columns) then
       raise exception 'column % is not a filter column of collection "%"', quote_ident(entry.key), c.name
         using errcode = '42703',
-        detail = 'Filter columns: ' || coalesce(nullif(array_to_string(c.filter_columns, ', '), ''), 'none') || '.',
+        detail = format('At %s. Filter columns: %s.', entry.place,
+                        coalesce(nullif(array_to_string(c.filter_columns, ', '), ''), 'none')),
         hint = 'Attach it with the column: ruvector attach ... --columns '
                || array_to_string(c.filter_columns || entry.key, ',');
+    elsif types ->> entry.key is null then
+      raise exception 'filter column % was dropped from the table', quote_ident(entry.key) using errcode = '42703',
+        detail = format('At %s.', entry.place),
+        hint = 'Name the columns it has now: SELECT ruvector.set_filter_columns(name, columns).';
     else
-      select format_type(a.atttypid, -1) into type from pg_attribute a
-      where a.attrelid = to_regclass(format('%I.%I', c.table_schema, c.table_name)) and a.attname = entry.key and not a.attisdropped;
-      if type is null then
-        raise exception 'filter column % was dropped from the table', quote_ident(entry.key) using errcode = '42703',
-          hint = 'Detach and attach the collection with the columns it has now.';
-      end if;
-      parts := parts || ruvector.filter_column_sql(entry.key, type, entry.value);
+      node := ruvector.filter_condition(entry.key, types ->> entry.key, entry.place, entry.value);
     end if;
+    parts := parts || node.condition;
+    canonical := canonical || jsonb_build_object(entry.key, node.canonical);
   end loop;
-  return '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
+  condition := '(' || coalesce(nullif(array_to_string(parts, ' and '), ''), 'true') || ')';
 end $$;
+
+-- A jsonb filter, read once: as SQL over alias i of the mirrored table, whose names are mirrored columns and whose values
+-- are quoted literals, and as the sidecar reads it, of the same structure with values as PostgreSQL prints them.
+-- Of every filter column there is a version, another one when the column may hold values that nobody told the sidecar of:
+-- after ALTER TABLE, or when it was no filter column for a while. The sidecar applies a filter to the versions it read.
+-- Its queries are planned once in a session: planning them for the columns of each collection took half of the time.
+create or replace function ruvector.filter_parts(c ruvector.collection, filter jsonb, out condition text,
+  out canonical jsonb, out versions jsonb)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+as $$
+declare
+  types jsonb;
+  node record;
+begin
+  select jsonb_object_agg(a.attname, format_type(a.atttypid, -1)),
+         jsonb_object_agg(a.attname, concat_ws('.', c.captured ->> a.attname, a.attnum, a.xmin))   -- as in capture.sql
+    into types, versions from pg_attribute a
+  where a.attrelid = to_regclass(format('%I.%I', c.table_schema, c.table_name)) and a.attname = any (c.filter_columns)
+    and not a.attisdropped;
+  node := ruvector.filter_node(c, coalesce(types, '{}'), filter, '$', 0);
+  condition := node.condition;
+  canonical := node.canonical;
+end $$;
+
+-- A jsonb filter as SQL over alias i of the mirrored table.
+create or replace function ruvector.filter_sql(c ruvector.collection, filter jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select f.condition from ruvector.filter_parts(c, filter) f $$;
+
+-- Whether a role may read every filter column that the table has: who may not must not learn from what passes either.
+create or replace function ruvector.may_filter(mirror int, role name) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select coalesce(bool_and(has_column_privilege(role, a.attrelid, a.attnum, 'select')), true)
+from ruvector.collection c
+join pg_attribute a on a.attrelid = c.table_oid and a.attname = any (c.filter_columns) and not a.attisdropped
+where c.id = mirror
+$$;
+revoke all on function ruvector.may_filter(int, name) from public;
+
+-- SQL text of "the keys in the text[] called given, as the mirror writes them", for keys that are values of their types.
+-- The text of a value says which value it is, unless equal values have several: those are looked up.
+create or replace function ruvector.key_members_sql(c ruvector.collection, given text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+select case
+  when 'numeric' = any (c.key_types) or exists (
+      select from pg_attribute a join pg_collation l on l.oid = a.attcollation
+      where a.attrelid = c.table_oid and a.attnum = any (c.key_numbers) and not l.collisdeterministic)
+    then format('array(select %s from %I.%I i where %s)', ruvector.key_text_sql('i', c.key_columns), c.table_schema,
+                c.table_name, ruvector.key_match_sql('i', c.key_columns, c.key_types, given))
+  when cardinality(c.key_columns) = 1
+    then format('array(select u.t::text from unnest(%s::%s[]) u (t) where u.t is not null)', given, c.key_types[1])
+  else (select format('array(select json_build_array(%s)::text from unnest(%s) u (t) where u.t is not null)',
+               string_agg(format('(u.t::json ->> %s)::%s', z.n - 1, z.t), ', ' order by z.n), given)
+        from unnest(c.key_types) with ordinality z (t, n)) end
+$$;
 
 -- Generate candidates_<id> (asks the sidecar, overlays unapplied changes) and search_<id> (joins back, refills to k).
 -- Both are STABLE: every statement inside then uses the caller's snapshot, the very one that is sent to the sidecar.
@@ -151,8 +322,17 @@ declare
   quote_tag text := '$body$';
   home constant text := ruvector.vector_schema();
   rounded text := 'query';
+  old regprocedure;
 begin
   select * into strict c from ruvector.collection where id = mirror;
+  for old in         -- of an older release: other arguments would make another function beside it
+    select p.oid from pg_proc p
+    where p.pronamespace = 'ruvector'::regnamespace
+      and (p.proname = format('candidates_%s', mirror) and p.pronargs <> 5
+           or p.proname = format('search_%s', mirror) and p.pronargs <> 7)
+  loop
+    execute format('drop function %s', old);
+  end loop;
   query_type := case c.vector_type when 'bit' then 'bit' when 'sparsevec' then home || '.sparsevec'
                                    else home || '.vector' end;
   if c.vector_type = 'halfvec' then
@@ -176,7 +356,7 @@ begin
   end if;
   template := $template$
 create or replace function ruvector.candidates_{id}(query {query_type}, wanted int, ef int, explained boolean default false,
-  out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark pg_snapshot,
+  sieve json default null, out keys text[], out dirty text[], out overlaid int, out reach float8, out returned int, out watermark pg_snapshot,
   out refusal text, out report jsonb)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
 -- Every statement here costs its start in each search, so there are three: what is known about mirror and role, the
@@ -206,7 +386,11 @@ begin
   if state.is_open is not true then
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;
+    if sieve is not null and not ruvector.may_filter({id}, asking) then
+      sieve := json_build_object('plan', 'auto', 'filter', null, 'members', sieve -> 'members');
+    end if;
   end if;
+  if octet_length(sieve::text) > 50331648 then refusal := 'filter and keys are too long to be sent'; return; end if;
   if state.token is null then
     select 'the mirror is ' || case when s.state = 'live' then 'without a sidecar' else s.state end
            || coalesce(': ' || nullif(s.reason, ''), '')
@@ -218,11 +402,11 @@ begin
     refusal := 'sidecar unreachable: ' || ruvector.silence_problem(state.silence);
     if refusal is not null then return; end if;
   end if;
-  -- Fields without spaces, in an order of their own, and the query behind them. The code in front proves that this
-  -- function wrote them; it is made of the query's bytes, which are half as many as their digits.
+  -- Fields without spaces, in an order of their own, what may pass if not everything may, and the query behind them. The
+  -- code in front proves that this function wrote them; it is made of the query's bytes, half as many as their digits.
   sent := {sent_form};
   body := concat_ws(' ', {id}, wanted, coalesce(ef, 0), {deadline}, explained::int,
-    extract(epoch from pg_postmaster_start_time()), state.database_oid, state.token, pg_current_snapshot(), '');
+    extract(epoch from pg_postmaster_start_time()), state.database_oid, state.token, pg_current_snapshot(), sieve, '');
   body := concat('SEARCH ', encode(sha256(state.outer_key || sha256(state.inner_key || convert_to(body, 'UTF8')
     || sent)), 'hex'), body, encode(sent, 'hex'));
   asked_at := clock_timestamp();
@@ -286,7 +470,7 @@ begin
 end {quote_tag};
 
 create or replace function ruvector.search_{id}(query {query_type}, k int, ef int, filter jsonb, exactness text,
-  explained boolean)
+  explained boolean, keys text[] default null)
 returns table (id text, distance float8, score real, engine text, report jsonb)
 language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
 #variable_conflict use_variable
@@ -302,7 +486,8 @@ declare
                                     then ruvector.setting_int('ef_search', 1, 20000) end);
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   ranking_at timestamptz; ranked_at timestamptz;
-  condition text; reason text; ids text[]; distances float8[]; answered text := 'ruvector';
+  condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
+  reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
     raise exception 'k must be between 1 and 10000, not %', coalesce(k::text, 'null') using errcode = '22023',
@@ -327,8 +512,30 @@ begin
     raise exception 'unknown ruvector.fallback %', quote_literal(fallback) using errcode = '22023',
       hint = 'Values are pgvector and error.';
   end if;
-  if filter is not null then
-    condition := ruvector.filter_sql(ruvector.collection_of({name_literal}), filter);
+  if filter is not null or keys is not null then
+    plan := coalesce(nullif(current_setting('ruvector.filter_plan', true), ''), 'auto');
+    if plan not in ('auto', 'scan', 'hop', 'walk') then
+      raise exception 'unknown ruvector.filter_plan %', quote_literal(plan) using errcode = '22023',
+        hint = 'Values are auto, scan, hop and walk.';
+    end if;
+    if filter is not null then
+      c := ruvector.filter_parts(ruvector.collection_of({name_literal}), filter);
+      condition := c.condition; canonical := c.canonical; versions := c.versions;
+    end if;
+    if keys is not null then
+      if cardinality(keys) > 1000000 then
+        raise exception '% keys were given, at most 1000000 are allowed', cardinality(keys) using errcode = '54000',
+          hint = 'Attach a column that says which rows are meant, and give a filter.';
+      end if;
+      begin
+        members := {key_members};
+      exception when data_exception then
+        raise exception 'a text in keys is not a key of collection %: %', {name_literal}, sqlerrm using errcode = '22023',
+          hint = 'Give keys as this function returns them: {key_hint}.';
+      end;
+    end if;
+    sieve := json_build_object('plan', plan, 'filter', canonical, 'versions', versions, 'members', members);
+    condition := coalesce(condition, 'true');
   end if;
   if mode = 'exact' then
     reason := 'exactness exact was asked for';
@@ -338,14 +545,17 @@ begin
   if reason is not null then
     select null::pg_snapshot as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
   end if;
-  wanted := least(wanted_max, case when condition is null then k + 8 else greatest(4 * k, 64) end);
+  wanted := least(wanted_max, k + 8);
   while reason is null loop
     rounds := rounds + 1;
-    c := ruvector.candidates_{id}(query, wanted, beam, explained);
+    c := ruvector.candidates_{id}(query, wanted, beam, explained, sieve);
     reason := c.refusal;
     exit when reason is not null;
     -- Without recent changes every key is visible with the vector the index has: the first k are the answer.
     pool := case when condition is null and rounds = 1 and c.dirty = '{}' then c.keys[:k] else c.keys || c.dirty end;
+    if members is not null then
+      pool := array(select unnest(pool) intersect select unnest(members));
+    end if;
     ranking_at := clock_timestamp();
     if condition is null then
       select array_agg(z.id), array_agg(z.d) into ids, distances
@@ -383,18 +593,25 @@ begin
               order by i.{column} {operator} {typed_query} limit k) z where z.d <> 'NaN';
     else
       answered := 'exact';         -- "+ 0" keeps every approximate index out
-      execute {exact_scan} || coalesce(condition, 'true') || {exact_scan_end} using query, k into ids, distances;
+      execute {exact_scan} || coalesce(condition, 'true') || case when members is null then '' else {among_members} end
+        || {exact_scan_end} using query, k, members into ids, distances;
     end if;
   end if;
   if explained then
-    if condition is not null and answered = 'ruvector' and c.returned > 0 then
-      execute {passing_count} || condition using c.keys into passing;
+    is_pushed := jsonb_typeof(c.report -> 'filter') = 'object';
+    if condition is not null and answered = 'ruvector' and c.returned > 0 and is_pushed is not true then
+      pool := case when members is null then c.keys
+              else array(select unnest(c.keys) intersect select unnest(members)) end;
+      execute {passing_count} || condition using pool into passing;
     end if;
     return query select null::text, null::float8, null::real, answered, jsonb_strip_nulls(jsonb_build_object(
       'plan', case when answered = 'exact' then 'exact scan' when answered = 'pgvector' then 'pgvector order by'
-                   when condition is null then 'index' else 'index, filter after join, refill' end,
+                   when condition is null then 'index'
+                   when is_pushed then concat_ws(': ', 'index, filtered', c.report #>> '{filter,plan}')
+                   else 'index, filter after join, refill' end,
       'rounds', rounds, 'watermark', c.watermark, 'overlay_rows', c.overlaid, 'candidates', c.returned,
-      'selectivity', passing::float8 / c.returned, 'reason', reason, 'sidecar', c.report,
+      'selectivity', case when is_pushed then (c.report #>> '{filter,matching}')::float8
+        / nullif((c.report #>> '{filter,rows}')::float8, 0) else passing::float8 / c.returned end, 'reason', reason, 'sidecar', c.report,
       'rank_ms', extract(epoch from ranked_at - ranking_at) * 1000,
       'total_ms', extract(epoch from clock_timestamp() - started) * 1000));
     return;
@@ -404,10 +621,10 @@ begin
     return next;
   end loop;
 end {quote_tag};
-revoke all on function ruvector.candidates_{id}({query_type}, int, int, boolean) from public;
-revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) from public;
-grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean) to ruvector_user;
-grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean) to ruvector_user;
+revoke all on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) from public;
+revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[]) from public;
+grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) to ruvector_user;
+grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[]) to ruvector_user;
 $template$;
   parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
     'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
@@ -437,6 +654,10 @@ $template$;
       'select array_agg(z.id), array_agg(z.d)
        from (select {row_key} as id, (i.{column} {operator} {typed_query}) + 0::float8 as d from {table} i
              where {comparable} and ', ruvector.query_parts(c, '$1', '', dims_of, operator))),
+    'key_members', ruvector.key_members_sql(c, 'keys'),
+    'key_hint', case when cardinality(c.key_columns) = 1 then 'keys => ARRAY(SELECT key::text FROM ...)'
+                else 'keys => ARRAY(SELECT json_build_array(first, second)::text FROM ...)' end,
+    'among_members', quote_literal(' and ' || ruvector.key_match_sql('i', c.key_columns, c.key_types, '$3')),
     'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z where z.d <> ''NaN''',
       ruvector.query_parts(c, '$1', '', dims_of, operator))));
   -- A name may hold the quote of the function bodies: take one that occurs nowhere.

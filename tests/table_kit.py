@@ -103,26 +103,29 @@ class VectorTable:
         )
         return {key: distance for key, distance in connection.execute(statement) if not np.isnan(distance)}
 
-    def search(self, connection, query, *, k=10, ef=None, filter_=None):
+    def search(self, connection, query, *, k=10, ef=None, filter_=None, keys=None):
         """Return rows (id, distance, score, tier, is_exact)."""
         condition = None if filter_ is None else json.dumps(filter_)
-        if self.element == "sparsevec":
-            return connection.execute(SEARCH_SPARSE, (self.name, text_of(query), k, condition)).fetchall()
-        statement = SEARCH_BITS if self.element == "bit" else SEARCH
-        return connection.execute(statement, (self.name, text_of(query), k, ef, condition)).fetchall()
+        sparse = self.element == "sparsevec"
+        statement = SEARCH_SPARSE if sparse else SEARCH_BITS if self.element == "bit" else SEARCH
+        values = (self.name, text_of(query), k, *(() if sparse else (ef,)), condition)
+        if keys is not None:
+            statement, values = statement.replace(")", ", keys => %s)"), (*values, keys)
+        return connection.execute(statement, values).fetchall()
 
-    def explain(self, connection, query, *, k=10, filter_=None):
+    def explain(self, connection, query, *, k=10, filter_=None, keys=None):
         """Return the row of ruvector_explain as a dict."""
         cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
         condition = None if filter_ is None else json.dumps(filter_)
         return cursor.execute(
-            "SELECT * FROM ruvector_explain(%s, %s, %s, %s)", (self.name, text_of(query), k, condition)
+            "SELECT * FROM ruvector_explain(%s, %s, %s, %s, keys => %s)",
+            (self.name, text_of(query), k, condition, keys),
         ).fetchone()
 
-    def check(self, connection, query, *, k=10, filter_=None, where="true", tier="hot"):
+    def check(self, connection, query, *, k=10, filter_=None, keys=None, where="true", tier="hot"):
         """Compare one search with exact SQL; every row must come through the engine called `tier`."""
         expected = self.distances(connection, query, where=where)
-        found = self.search(connection, query, k=k, filter_=filter_)
+        found = self.search(connection, query, k=k, filter_=filter_, keys=keys)
         assert [row[3] for row in found] == [tier] * len(found)
         assert_nearest(found, expected, k)
         return found

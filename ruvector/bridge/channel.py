@@ -11,7 +11,7 @@ import struct
 from ruvector.bridge.codec import FrameReader
 from ruvector.bridge.tls import TlsIdentity
 from ruvector.errors import ProtocolViolation
-from ruvector.limits import RECEIVE_BYTES, REQUEST_BYTES_MAX, SEND_BYTES
+from ruvector.limits import BRIDGE_BYTES_MAX, RECEIVE_BYTES, REQUEST_BYTES_MAX, SEND_BYTES
 
 
 class Channel:
@@ -26,9 +26,9 @@ class Channel:
         self._pending_bytes = 0
         self._is_flush_due = False
 
-    def allow_requests(self) -> None:
-        """Raise the bound of one message from a login's to a request's."""
-        self._frames.bytes_max = REQUEST_BYTES_MAX
+    def allow_requests(self, *, is_bridge: bool) -> None:
+        """Raise the bound of one message from a login's to a request's; the database itself may send more."""
+        self._frames.bytes_max = BRIDGE_BYTES_MAX if is_bridge else REQUEST_BYTES_MAX
 
     def start_tls(self, identity: TlsIdentity) -> None:
         """Do the server's part of a TLS handshake; raises OSError when it fails."""

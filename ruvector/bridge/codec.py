@@ -10,7 +10,7 @@ from typing import Final
 from ruvector.bridge.backend import Column
 from ruvector.bridge.oids import LENGTH_OF
 from ruvector.errors import InvalidEncoding, ProtocolViolation, RuvectorError
-from ruvector.limits import AUTH_BYTES_MAX, STARTUP_BYTES_MAX
+from ruvector.limits import AUTH_BYTES_MAX, RECEIVE_BYTES, STARTUP_BYTES_MAX
 
 PROTOCOL_MAJOR: Final = 3
 PROTOCOL_VERSION: Final = PROTOCOL_MAJOR << 16
@@ -93,7 +93,10 @@ class FrameReader:
         if end > len(buffer):
             return None
         self._offset = end
-        return kind, self._cut(offset + 5, end)
+        body = self._cut(offset + 5, end)
+        if end == len(buffer) > RECEIVE_BYTES:  # a connection that waits does not hold what it was sent
+            self._buffer, self._offset = b"", 0
+        return kind, body
 
     def next_startup(self) -> bytes | None:
         """Return the body of the next message of the startup phase, which has no kind, or None when incomplete."""

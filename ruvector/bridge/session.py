@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ruvector.bridge import codec
-from ruvector.bridge.backend import Backend, CancelFlag, Login, Value
+from ruvector.bridge.backend import Access, Backend, CancelFlag, Login, Value
 from ruvector.bridge.channel import Channel
 from ruvector.bridge.dispatch import Dispatcher
 from ruvector.bridge.login import authenticate, read_startup
@@ -144,7 +144,7 @@ class Session:
             codec.EXECUTE: queries.execute,
             codec.CLOSE: queries.close,
         }
-        self.channel.allow_requests()
+        self.channel.allow_requests(is_bridge=login.access is Access.BRIDGE)
         self._greet(state)
         while not self._is_closing:
             message = self.channel.next_message()

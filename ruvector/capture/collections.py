@@ -40,6 +40,7 @@ def _collection(
     attribute_names: list[str],
     attribute_types: list[str],
     attribute_bytewise: list[bool],
+    attribute_versions: list[str],
     fingerprint: str,
 ) -> Collection:
     integer_key = len(key_types) == 1 and key_types[0] in _INTEGERS
@@ -63,6 +64,6 @@ def _collection(
         key_columns=tuple(key_columns),
         key_types=tuple(key_types),
         options=options,
-        attributes=tuple(map(Attribute, attribute_names, attribute_types, attribute_bytewise)),
+        attributes=tuple(map(Attribute, attribute_names, attribute_types, attribute_bytewise, attribute_versions)),
         fingerprint=fingerprint,
     )

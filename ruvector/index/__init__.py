@@ -9,13 +9,14 @@ from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, Keys, VectorIndex, Vectors
+from ruvector.index.protocol import BuildProgress, Keys, Plan, VectorIndex, Vectors
 
 __all__ = [
     "BuildProgress",
     "Index",
     "KeyedIndex",
     "Keys",
+    "Plan",
     "VectorIndex",
     "Vectors",
     "options_from_json",

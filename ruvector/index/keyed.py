@@ -25,6 +25,7 @@ from ruvector.index.protocol import (
     Keys,
     KeysIn,
     MappedEngine,
+    Plan,
     Sections,
     Vectors,
     VectorsIn,
@@ -319,7 +320,15 @@ class KeyedIndex:
         return keys, answers[1]
 
     def search(
-        self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+        self,
+        query: VectorsIn,
+        k: int,
+        *,
+        ef: int | None = None,
+        cancel: Bytes | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
         """Return the nearest k rows of query [dims]: keys and distances in pgvector's signs, ascending.
 
@@ -332,6 +341,8 @@ class KeyedIndex:
             Cancelled: ``cancel`` was set.
             StoreDamaged: a page of an index opened unread is damaged.
         """
+        if filter is not None:
+            raise InvalidParameter("this index has no attributes to filter by")
         queries = checks.one_query(query, options=self.options)
         return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named)[0]
 

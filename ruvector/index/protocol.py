@@ -120,9 +120,17 @@ class VectorIndex(Protocol):
         ...
 
     def search(
-        self, query: VectorsIn, k: int, *, ef: int | None = None, cancel: Bytes | None = None
+        self,
+        query: VectorsIn,
+        k: int,
+        *,
+        ef: int | None = None,
+        cancel: Bytes | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
-        """Return the nearest rows, ascending; fewer than k only when the index holds fewer."""
+        """Return the nearest rows that pass, ascending; fewer than k only when fewer do."""
         ...
 
     def search_many(

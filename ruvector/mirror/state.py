@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ruvector.errors import NotLive, StoreDamaged
-from ruvector.index import VectorIndex, Vectors
+from ruvector.errors import InvalidParameter, NotLive, StoreDamaged
+from ruvector.index import Plan, VectorIndex, Vectors
 from ruvector.mirror.recent import RecentChanges
 from ruvector.snapshot import Snapshot
-from ruvector.values import Collection
+from ruvector.values import Collection, KeyKind
 
 
 class MirrorState(StrEnum):
@@ -51,6 +52,7 @@ class Candidates:
     distances: NDArray[np.float32]
     touched: frozenset[str]
     ef: int
+    is_filtered: bool = True  # false when there was a filter that the index does not know: then all rows passed it
 
 
 @dataclass(slots=True)
@@ -136,22 +138,35 @@ class Mirror:
         snapshot: Snapshot,
         token: str,
         cancel: NDArray[np.uint8] | None = None,
+        filter_: Mapping[str, object] | None = None,
+        members: list[str] | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> Candidates:
         """Search for a reader with this snapshot; raises NotLive with the reason when it cannot be answered.
+
+        Only rows that pass the filter and whose keys are ``members`` are given, but for rows whose attributes are not
+        known here: those pass. A filter that the index does not know lets every row pass.
 
         The position is read before the search and the recent changes after it, so that whatever is applied meanwhile
         makes its key touched.
         """
         index = self.index
         position = self._position_for(token)
-        keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel)
+        is_filtered = True
+        if filter_ is None and members is None:
+            keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel)
+        else:
+            keys, distances, is_filtered = self._filtered_search(
+                index, query, wanted, ef=ef, cancel=cancel, filter_=filter_, members=members, plan=plan
+            )
         with self._lock:
             if self.index is not index or self.token != token:
                 raise NotLive("the index was replaced during the search")
             if not self.recent.knows(snapshot):
                 raise NotLive("the snapshot is older than the memory of recent changes")
             touched = frozenset(self.recent.not_visible_in(snapshot))
-        return Candidates(str(position), keys, distances, touched, max(wanted, ef or self.collection.options.ef_search))
+        beam = max(wanted, ef or self.collection.options.ef_search)
+        return Candidates(str(position), keys, distances, touched, beam, is_filtered)
 
     def plain_search(
         self,
@@ -167,13 +182,43 @@ class Mirror:
         return self._search(self.index, query, k, ef=ef, cancel=cancel)
 
     def _search(
-        self, index: VectorIndex, query: Vectors, k: int, *, ef: int | None, cancel: NDArray[np.uint8] | None
+        self,
+        index: VectorIndex,
+        query: Vectors,
+        k: int,
+        *,
+        ef: int | None,
+        cancel: NDArray[np.uint8] | None,
+        **sieve: Any,
     ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
         """Search; an index whose files turn out damaged does not answer, and its worker will replace it."""
         try:
-            return index.search(query, k, ef=ef, cancel=cancel)
+            return index.search(query, k, ef=ef, cancel=cancel, **sieve)
         except StoreDamaged as error:
             raise NotLive(f"the index is being replaced: {error.message}") from error
+
+    def _filtered_search(
+        self,
+        index: VectorIndex,
+        query: Vectors,
+        k: int,
+        *,
+        ef: int | None,
+        cancel: NDArray[np.uint8] | None,
+        filter_: Mapping[str, object] | None,
+        members: list[str] | None,
+        plan: Plan,
+    ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32], bool]:
+        """Search among the rows that pass, and tell whether the index could apply the filter."""
+        keys = None if members is None else _distinct(members, index.options.key_kind)
+        try:
+            found = self._search(index, query, k, ef=ef, cancel=cancel, filter=filter_, members=keys, plan=plan)
+        except InvalidParameter:
+            if filter_ is None:
+                raise
+            # A column that the database got just now and this mirror does not know yet: the database decides.
+            return *self._search(index, query, k, ef=ef, cancel=cancel, filter=None, members=keys, plan=plan), False
+        return *found, True
 
     def wait_until_covers(self, snapshot: Snapshot, *, seconds: float) -> bool:
         """Wait until everything visible in the snapshot is applied; tell whether it is."""
@@ -187,3 +232,13 @@ class Mirror:
             if self.token is None or self.token != token:
                 raise NotLive("the token of the request is not the one in force")
             return self.position
+
+
+def _distinct(keys: list[str], kind: KeyKind) -> NDArray[np.int64] | list[str]:
+    """Return each key once, as the index holds them."""
+    if kind is KeyKind.TEXT:
+        return list(dict.fromkeys(keys))
+    try:
+        return np.unique(np.array([int(key) for key in keys], dtype=np.int64))
+    except (ValueError, OverflowError):
+        raise InvalidParameter("a key among those asked for is no whole number of 8 bytes") from None

@@ -7,9 +7,10 @@ import hmac
 import json
 import struct
 from binascii import unhexlify
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,16 +24,20 @@ from ruvector.errors import (
     NotLive,
     PermissionDenied,
 )
-from ruvector.index import Vectors
+from ruvector.index import Plan, Vectors
 from ruvector.mirror.state import Mirror
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.values import ElementType
 
 if TYPE_CHECKING:
-    from ruvector.values import RowKeys
+    from ruvector.values import Attribute, RowKeys
 
+_NO_VERSIONS: Mapping[str, object] = MappingProxyType({})
 _MAC_HEX = 64
+_FIELDS = 9  # of every request
+_PLANS = {plan.name.lower(): plan for plan in Plan}
+_SIEVE_COUNTERS = {"sieve_scans": "scan", "sieve_hops": "hop", "sieve_walks": "walk"}
 _NOT_SIGNED = PermissionDenied("the request was not signed by the database", hint="Restart the sidecar.")
 
 
@@ -78,12 +83,21 @@ class SearchRequest(NamedTuple):
     token: str
     snapshot: Snapshot
     query: bytes  # as vector_send, bit_send or sparsevec_send gives it
+    filter: dict[str, Any] | None = None  # with values as the database prints them
+    members: list[str] | None = None  # the only keys that may be in the answer
+    plan: Plan = Plan.AUTO
+    versions: Mapping[str, object] = _NO_VERSIONS  # of the columns that filters may name, in the database
 
     @classmethod
     def parse(cls, fields: bytes, query: bytes) -> SearchRequest:
-        """Read the fields of a request; InvalidParameter when they are none."""
+        """Read the fields of a request; InvalidParameter when they are none.
+
+        Behind them a search for some rows only has a JSON object: plan, filter, versions and members.
+        """
         try:
-            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot = fields.split(b" ")
+            mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot, *sieve = fields.split(
+                b" ", _FIELDS
+            )
             return cls(
                 int(mirror_id),
                 int(wanted),
@@ -94,9 +108,26 @@ class SearchRequest(NamedTuple):
                 token.decode(),
                 Snapshot.parse(snapshot.decode()),
                 query,
+                *(_read_sieve(sieve[0]) if sieve else ()),
             )
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
+
+
+def _read_sieve(document: bytes) -> tuple[dict[str, Any] | None, list[str] | None, Plan, Mapping[str, object]]:
+    """Return filter, members, plan and versions; ValueError when the document has none."""
+    sieve = json.loads(document.decode())
+    if not isinstance(sieve, dict):
+        raise ValueError("not an object")
+    filter_, members, plan = sieve.get("filter"), sieve.get("members"), sieve.get("plan")
+    if not (filter_ is None or isinstance(filter_, dict)) or not isinstance(plan, str) or plan not in _PLANS:
+        raise ValueError("not a filter, or not a plan")
+    if members is not None and not (isinstance(members, list) and all(isinstance(key, str) for key in members)):
+        raise ValueError("not a list of keys")
+    versions = sieve.get("versions") or {}
+    if not isinstance(versions, dict):
+        raise ValueError("no versions")
+    return filter_, members, _PLANS[plan], versions
 
 
 def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel: CancelFlag, *, clock: Clock) -> RowSet:
@@ -113,6 +144,8 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
         if not 1 <= request.wanted <= limits.WANTED_MAX:
             raise InvalidParameter(f"candidate count {request.wanted} is out of range")
         cancel.expire_within(request.deadline_ms / 1000)
+        # The values that the index has of a column are those of one version of it.
+        is_known = knows_columns(mirror.collection.attributes, request)
         started, before = (clock.now(), mirror.index.stats()) if request.is_explained else (0.0, {})
         found = mirror.candidates(
             decode_query(request.query, mirror),
@@ -121,31 +154,55 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
             snapshot=request.snapshot,
             token=request.token,
             cancel=cancel.array,
+            filter_=request.filter if is_known else None,
+            members=request.members,
+            plan=request.plan,
         )
         cancel.check()
     except (NotLive, Cancelled) as refusal:
         return RowSet(SEARCH_COLUMNS, [(refusal.message, None, None, None, None, None)])
-    except (ValueError, struct.error) as problem:
+    except (ValueError, struct.error, RecursionError) as problem:
         raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
-    report = None
+    # Said in every answer: the database then takes the candidates for any rows.
+    is_filtered = is_known and found.is_filtered
+    notes: dict[str, Any] = {} if is_filtered else {"filter": "not pushed"}
     if request.is_explained:
-        now = clock.now()
-        report = json.dumps(
-            {
-                "ef": found.ef,
-                "tiers": {"hot": len(found.keys)},
-                "touched": len(found.touched),
-                "lag_ms": round((now - mirror.followed_at) * 1000, 3),
-                "search_ms": round((now - started) * 1000, 3),
-                **counted(before, mirror.index.stats()),
-            }
-        )
+        now, after = clock.now(), mirror.index.stats()
+        if is_filtered and (request.filter is not None or request.members is not None):
+            notes["filter"] = sieved(before, after)
+        notes |= {
+            "ef": found.ef,
+            "tiers": {"hot": len(found.keys)},
+            "touched": len(found.touched),
+            "lag_ms": round((now - mirror.followed_at) * 1000, 3),
+            "search_ms": round((now - started) * 1000, 3),
+            **counted(before, after),
+        }
+    report = json.dumps(notes) if notes else None
     reach = float(found.distances[-1]) if len(found.keys) else None
     keys = (
         array_literal(found.keys) if isinstance(found.keys, list) else f"{{{','.join(map(str, found.keys.tolist()))}}}"
     )
     row = (None, found.position, keys, reach, array_literal(found.touched) if found.touched else "{}", report)
     return RowSet(SEARCH_COLUMNS, [row])
+
+
+def knows_columns(attributes: Iterable[Attribute], request: SearchRequest) -> bool:
+    """Tell whether the columns of a filter are here in the versions that the database has."""
+    if request.filter is None:
+        return True
+    known = {attribute.name: attribute.version for attribute in attributes}
+    return all(known.get(name) == request.versions.get(name) for name in _columns_of(request.filter))
+
+
+def _columns_of(filter_: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in filter_.items():
+        if name not in ("$and", "$or", "$not"):
+            yield name
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):  # else it is no filter, which the index will say
+                yield from _columns_of(each)
 
 
 def counted(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
@@ -156,6 +213,21 @@ def counted(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, in
     if after.get("searches", 0) - before.get("searches", 0) != 1:
         return {}
     return {"visited": after["compared"] - before["compared"], "reranked": after["reranked"] - before["reranked"]}
+
+
+def sieved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int | str]:
+    """Return by which plan one search went through the rows that pass, how many those are, and of how many.
+
+    Nothing but the rows when other searches ended meanwhile, or the engine does not count.
+    """
+    told: dict[str, int | str] = {"rows": after.get("rows", 0)}
+    if after.get("searches", 0) - before.get("searches", 0) == 1:
+        for name, plan in _SIEVE_COUNTERS.items():
+            if after.get(name, 0) - before.get(name, 0) == 1:
+                told["plan"] = plan
+        if "sieve_rows" in after:
+            told["matching"] = after["sieve_rows"] - before.get("sieve_rows", 0)
+    return told
 
 
 def key_literal(keys: RowKeys) -> str:

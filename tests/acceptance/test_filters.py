@@ -3,7 +3,10 @@
 import json
 
 import pytest
+from psycopg.rows import dict_row
 from table_kit import SEARCH, VectorTable, gaussian, refused, text_of
+
+from ruvector import limits
 
 DIMS, ROWS = 8, 2500
 K = 10
@@ -112,6 +115,31 @@ CONDITIONS = [
     ({"big": {"$lte": 30000000000}}, "t.big <= 30000000000"),
     ({"flag": True}, "t.flag"),
     ({"category": {"$exists": True}}, "t.category IS NOT NULL"),
+    # NULL in lists counts as in SQL
+    ({"category": [1, None]}, "t.category IN (1, NULL)"),
+    ({"category": {"$nin": [1, None]}}, "t.category NOT IN (1, NULL)"),
+    ({"category": {"$nin": [None]}}, "t.category NOT IN (NULL)"),
+    ({"$not": {"category": [1, None]}}, "NOT t.category IN (1, NULL)"),
+    ({"$or": [{"category": [1, None]}, {"category": 2}]}, "t.category IN (1, 2)"),
+    ({"$not": {"category": {"$nin": [1, 2, None]}}}, "t.category IN (1, 2)"),
+    ({"title": [None, "it's \"2\" ü%"]}, "t.title = 'it''s \"2\" ü%'"),
+    ({"labels": ["l1", None]}, "t.labels && ARRAY['l1', NULL]"),
+    ({"labels": {"$nin": ["l1", None]}}, "NOT t.labels && ARRAY['l1', NULL]"),
+    ({"category": {"$lt": None}}, "false"),
+    ({"$not": {"category": 3}}, "NOT t.category = 3"),
+    ({"$not": {"category": None}}, "t.category IS NOT NULL"),
+    ({"$not": {"labels": "l2"}}, "NOT 'l2' = ANY (t.labels)"),
+    # lists of every type
+    ({"flag": [True]}, "t.flag"),
+    ({"small": [-45, "7", 20]}, "t.small IN (-45, 7, 20)"),
+    ({"big": ["70000000000", 80000000000]}, "t.big IN (70000000000, 80000000000)"),
+    ({"real_number": [0.3, 0.4, "NaN"]}, "t.real_number IN (0.3::real, 0.4::real)"),
+    ({"double_number": {"$in": [1, 2, "Infinity"]}}, "t.double_number IN (1, 2)"),
+    ({"price": [1.230, "4.56", 1e-1]}, "t.price IN (1.23, 4.56, 0.1)"),
+    ({"title": {"$nin": ["it's \"2\" ü%", "NULL", "{", "\\", ",", ""]}}, "t.title <> 'it''s \"2\" ü%'"),
+    ({"day": ["2024-02-29", "March 1, 2024"]}, "t.day IN ('2024-02-29', '2024-03-01')"),
+    ({"at": ["2024-01-02 03:00", "2024-01-01T06:00:00+02:00"]}, "t.id IN (27, 4)"),
+    ({"tag": {"$nin": ["00000000000000000000000000000003"]}}, "t.tag <> '00000000-0000-0000-0000-000000000003'"),
     # values that look like SQL
     ({"title": "' OR true --"}, "false"),
     ({"title": "'; DROP TABLE filtered; --"}, "false"),
@@ -145,7 +173,7 @@ def test_filter_equals_the_condition_in_sql(filtered, condition, where):
 def test_explain_estimates_the_selectivity(filtered, condition, share):
     explained = TABLE.explain(filtered, gaussian(1, DIMS, seed=12)[0], filter_=condition)
     assert explained["engine"] == "ruvector"
-    assert explained["plan"] == "index, filter after join, refill"
+    assert explained["plan"].startswith(("index, filtered", "index, filter after join, refill"))
     assert explained["selectivity"] == pytest.approx(share, abs=0.2 if 0 < share < 1 else 0)
 
 
@@ -201,8 +229,16 @@ BAD_FILTERS = [
     ({"$not": [1]}, "22023", "a filter must be a jsonb object, not [1]", "For example"),
     ([1], "22023", "a filter must be a jsonb object, not [1]", "For example"),
     ("x", "22023", 'a filter must be a jsonb object, not "x"', "For example"),
-    ({"category": list(range(10_001))}, "54000",
-     "filter on column category: the list has 10001 values, at most 10000 are allowed", "join"),
+    ({"category": list(range(100_001))}, "54000",
+     "filter on column category: the list has 100001 values, at most 100000 are allowed", "keys =>"),
+    ({"title": [["'"]]}, "22023", 'filter on column title expects a single value, not ["\'"]', "string, number"),
+    ({"title": ["[", {"a": 1}]}, "22023", 'filter on column title expects a single value, not {"a": 1}', "string"),
+    ({"big": [1, 1e30]}, "22023",
+     "filter on column big: 1000000000000000000000000000000 is not a value of type bigint", "could hold"),
+    ({"real_number": 1e60}, "22023", f"filter on column real_number: {10**60} is not a value of type real", "hold"),
+    ({"labels": [{"$eq": 1}]}, "22023", 'filter on column labels expects a single value, not {"$eq": 1}', "string"),
+    ({"at": ["2024-01-01", "2024-13-01"]}, "22023",
+     'filter on column at: "2024-13-01" is not a value of type timestamp with time zone', "could hold"),
 ]  # fmt: skip
 
 
@@ -227,15 +263,86 @@ def test_deep_nesting_is_refused_and_the_allowed_depth_works(filtered):
     assert (problem.code, problem.message) == ("54000", "the filter is nested deeper than 32 levels")
 
 
-def test_ten_thousand_values_fit_in_one_list(filtered):
-    values = list(range(10, 10_010))
-    TABLE.check(filtered, gaussian(1, DIMS, seed=17)[0], filter_={"category": values}, where="t.category >= 10")
+@pytest.mark.parametrize("values", [list(range(10, 100_010)), [str(n) for n in range(-99_988, 12)]], ids=["n", "text"])
+def test_a_hundred_thousand_values_fit_in_one_list(filtered, values):
+    assert len(values) == limits.FILTER_VALUES_MAX
+    query = gaussian(1, DIMS, seed=17)[0]
+    where = f"t.category BETWEEN {values[0]} AND {values[-1]}"
+    TABLE.check(filtered, query, filter_={"category": values}, where=where)
+    TABLE.check(filtered, query, filter_={"category": {"$nin": values}}, where=f"NOT {where}")
+    TABLE.check(filtered, query, filter_={"title": list(map(str, values))}, where="false")
 
 
-def test_dropped_filter_column_is_named(filtered):
-    with filtered.transaction(force_rollback=True):
-        filtered.execute("ALTER TABLE filtered DROP COLUMN small")
-        query = text_of(gaussian(1, DIMS, seed=18)[0])
-        problem = refused(filtered, SEARCH, (TABLE.name, query, K, None, '{"small": 1}'))
-        assert (problem.code, problem.message) == ("42703", "filter column small was dropped from the table")
-        assert "Detach and attach" in problem.hint
+@pytest.mark.parametrize(
+    ("condition", "place"),
+    [
+        ({"$and": [{"flag": True}, {"$or": [{"category": {"$lt": "x"}}]}]}, "At $.$and[1].$or[0].category.$lt: "),
+        ({"$not": {"category": [*range(60_000), "x", *range(30_000), "y"]}}, "At $.$not.category.$in[60000]: "),
+        ({"flag": True, "small": {"$gt": 1, "$in": [1, [2]]}}, "At $.small.$in[1]."),
+        ({"$or": [{"flag": 7}]}, "At $.$or[0].flag.$eq: "),
+        ({"$or": [{"flag": True}, {"nothing": 7}]}, "At $.$or[1].nothing. Filter columns: "),
+        ({"$or": [{"flag": True}, 7]}, "At $.$or[1]."),
+        ({"labels": {"$exists": None}}, "At $.labels.$exists."),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_error_names_the_place_in_the_filter(filtered, condition, place):
+    query = text_of(gaussian(1, DIMS, seed=18)[0])
+    problem = refused(filtered, SEARCH, (TABLE.name, query, K, None, json.dumps(condition)))
+    assert problem.detail.startswith(place)
+
+
+def test_filter_is_read_into_sql_and_into_the_form_of_the_sidecar(filtered):
+    def parts(condition):
+        cursor = filtered.cursor(row_factory=dict_row)
+        return cursor.execute(
+            "SELECT f.condition, f.canonical FROM ruvector.collection c, ruvector.filter_parts(c, %s) f"
+            " WHERE c.name = 'filtered'",
+            (json.dumps(condition),),
+        ).fetchone()
+
+    assert parts({}) == {"condition": "(true)", "canonical": {}}
+    with filtered.transaction():
+        filtered.execute("SET LOCAL timezone = 'Asia/Kolkata'")
+        filtered.execute("SET LOCAL datestyle = 'German'")
+        filtered.execute("SET LOCAL extra_float_digits = -15")
+        assert parts(
+            {
+                "$and": [{"at": {"$lt": "2024-02-01 00:00"}}, {"$not": {"day": ["2024-2-1", None]}}],
+                "real_number": 0.1, "flag": True, "category": None, "price": {"$gte": "1.50", "$exists": True},
+                "labels": {"$nin": ["a,b", "NULL"]}, "numbers": 7,
+            }
+        ) == {
+            "condition": "((((i.at < '2024-02-01 00:00:00+00'::timestamp with time zone))"
+            " and ((not ((i.day = any ('{2024-02-01,NULL}'::date[]))))))"
+            " and (i.flag = 'true'::boolean)"
+            " and (i.price >= '1.50'::numeric and i.price is not null)"
+            " and (not (i.labels && '{\"a,b\",\"NULL\"}'::text[]))"
+            " and (('7'::integer = any (i.numbers)))"
+            " and (i.category is null)"
+            " and (i.real_number = '0.1'::real))",
+            "canonical": {
+                "$and": [
+                    {"at": {"$lt": "2024-02-01 00:00:00+00"}}, {"$not": {"day": {"$in": ["2024-02-01", None]}}},
+                ],
+                "real_number": {"$eq": "0.1"}, "flag": {"$eq": "true"}, "category": {"$eq": None},
+                "price": {"$gte": "1.50", "$exists": True}, "labels": {"$nin": ["a,b", "NULL"]},
+                "numbers": {"$eq": "7"},
+            },
+        }  # fmt: skip
+
+
+def test_plan_of_a_filter_can_be_forced(filtered):
+    query = gaussian(1, DIMS, seed=19)[0]
+    for plan in ("auto", "scan", "hop", "walk", ""):
+        with filtered.transaction():
+            filtered.execute("SELECT set_config('ruvector.filter_plan', %s, true)", (plan,))
+            TABLE.check(filtered, query, filter_={"category": 3}, where="t.category = 3")
+            TABLE.check(filtered, query, keys=["1", "2"], where="t.id IN (1, 2)")
+            TABLE.check(filtered, query)
+    with filtered.transaction():
+        filtered.execute("SET LOCAL ruvector.filter_plan = 'guess'")
+        TABLE.check(filtered, query)  # read with a filter only
+        problem = refused(filtered, SEARCH, (TABLE.name, text_of(query), K, None, '{"category": 3}'))
+    assert (problem.code, problem.message) == ("22023", "unknown ruvector.filter_plan 'guess'")
+    assert problem.hint == "Values are auto, scan, hop and walk."

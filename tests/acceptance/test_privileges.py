@@ -151,8 +151,9 @@ def test_rights_in_the_schema_are_a_closed_list(admin):
     ).fetchall()
     computing = {function.name for function in registry.functions() if function.home == "ruvector"}
     assert [row[0] for row in functions if row[0] not in computing] == [
-        "call", "candidates_N", "collection_of", "deadline_ms", "filter_column_sql", "filter_literal", "filter_sql",
-        "score", "search_N", "setting", "setting_int", "table_problem",
+        "call", "candidates_N", "collection_of", "deadline_ms", "filter_condition", "filter_node", "filter_parts",
+        "filter_pinned_texts", "filter_sql", "filter_texts", "filter_value", "filter_values", "score",
+        "search_N", "setting", "setting_int", "table_problem",
     ]  # fmt: skip
     public = admin.execute(
         "SELECT p.proname::text FROM pg_proc p WHERE (p.pronamespace = 'ruvector'::regnamespace"

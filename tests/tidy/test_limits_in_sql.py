@@ -17,6 +17,8 @@ SEARCH, BRIDGE, BATCH = "040_search.sql", "030_bridge.sql", "bodies/ruvector_sea
         (SEARCH, f"beam not between 1 and {limits.EF_MAX} "),
         (SEARCH, f"depth > {limits.FILTER_DEPTH_MAX} "),
         (SEARCH, f"jsonb_array_length(entry.value) > {limits.FILTER_VALUES_MAX} "),
+        (SEARCH, f"cardinality(keys) > {limits.FILTER_KEYS_MAX} "),
+        (SEARCH, f"octet_length(sieve::text) > {limits.SIEVE_BYTES_MAX} "),
         (BRIDGE, f", {limits.SEARCH_TIMEOUT_MS}), case"),
         (BATCH, f"cardinality(queries) > {limits.BATCH_QUERIES_MAX} "),
     ],

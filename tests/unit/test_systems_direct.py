@@ -112,6 +112,7 @@ def test_k_out_of_range_is_refused(name, k):
         ({"exactness": "exact"}, UnsupportedStatement),
         ({"use_gnn": True}, UnsupportedStatement),
         ({"filter": '{"a": 1}'}, UnsupportedStatement),
+        ({"keys": "{1,2}"}, UnsupportedStatement),
     ],
 )
 def test_option_the_sidecar_cannot_answer_is_refused(options, error):

@@ -78,7 +78,15 @@ def position_claimed_after_search(_: Settings) -> Iterator[None]:
     """The position of an answer is read when the search is over."""
 
     def candidates(
-        mirror: Mirror, query: Any, wanted: int, *, ef: int | None, snapshot: Snapshot, token: str, cancel: Any = None
+        mirror: Mirror,
+        query: Any,
+        wanted: int,
+        *,
+        ef: int | None,
+        snapshot: Snapshot,
+        token: str,
+        cancel: Any = None,
+        **_: Any,
     ) -> Candidates:
         index = mirror.index
         mirror._position_for(token)

@@ -466,12 +466,12 @@ class SimulatedIndex(KeyedIndex):
         self.changes += 1
         super().clear()
 
-    def search(self, query: Any, k: int, *, ef: int | None = None, cancel: Any = None) -> Any:
+    def search(self, query: Any, k: int, *, ef: int | None = None, cancel: Any = None, **sieve: Any) -> Any:
         """Search, after and before whatever else happens."""
         if not self.stage.is_on():
             return self.look(query)
         self.stage.pause()
-        found = super().search(query, k, ef=ef, cancel=cancel)
+        found = super().search(query, k, ef=ef, cancel=cancel, **sieve)
         self.stage.pause()
         return found
 

@@ -21,13 +21,13 @@ def check_ef(ef_search: int | None) -> None:
         raise InvalidParameter(f"ef_search is {ef_search}", hint=f"Give 1 to {limits.EF_MAX}.")
 
 
-def check_options(*, filter_: object, exactness: str | None, use_gnn: bool) -> None:
+def check_options(*, filter_: object, keys: object, exactness: str | None, use_gnn: bool) -> None:
     """Refuse what only the database can answer: filters, exact distances, and what does not exist yet."""
     if exactness is not None and exactness not in EXACTNESS:
         raise InvalidParameter(f"exactness is {exactness[:63]!r}", hint=f"Give one of {', '.join(EXACTNESS)}.")
     if use_gnn:
         raise UnsupportedStatement("use_gnn is not available in this release", hint="Leave use_gnn out.")
-    if filter_ is not None:
+    if filter_ is not None or keys is not None:
         raise UnsupportedStatement("the sidecar itself does not evaluate filters", hint=_ASK_THE_DATABASE)
     if exactness == "exact":
         raise UnsupportedStatement("the sidecar itself does not promise exact answers", hint=_ASK_THE_DATABASE)

@@ -14,6 +14,7 @@ from ruvector.surface.types import (
     Rows,
     Sparse,
     Text,
+    TextArray,
     Vector,
     VectorArray,
 )
@@ -65,6 +66,7 @@ def ruvector_search(
     use_gnn: Bool = False,
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
+    keys: TextArray | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a vector, nearest first, as the caller's snapshot sees the table.
 
@@ -72,10 +74,11 @@ def ruvector_search(
     and leaves out what the caller may not see. `id` is the row's key as text, `distance` pgvector's own. Sent to the
     sidecar itself, the answer is the index's as of its last applied change, without filters.
     `filter` is a JSON object: `{"price": {"$lt": 50}, "category": ["a", "b"]}`. `exactness` is fast, balanced or exact.
+    `keys` are the only rows that may be in the answer: `ARRAY(SELECT id::text FROM ...)`.
     """
     direct.check_k(k)
     direct.check_ef(ef_search)
-    direct.check_options(filter_=filter_, exactness=exactness, use_gnn=use_gnn)
+    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=use_gnn)
     hits = context.search(collection, query, k=k, ef=ef_search)
     return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
 
@@ -90,11 +93,12 @@ def ruvector_search_bits(
     ef_search: Int4 | None = None,
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
+    keys: TextArray | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search."""
     direct.check_k(k)
     direct.check_ef(ef_search)
-    direct.check_options(filter_=filter_, exactness=exactness, use_gnn=False)
+    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
     hits = context.search_bits(collection, query.packed, bits=query.bits, k=k, ef=ef_search)
     return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
 
@@ -108,13 +112,14 @@ def ruvector_search_sparse(
     k: Int4 = 10,
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
+    keys: TextArray | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.
 
     The index of sparse vectors is exact, so there is no ef_search.
     """
     direct.check_k(k)
-    direct.check_options(filter_=filter_, exactness=exactness, use_gnn=False)
+    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
     hits = context.search_sparse(collection, query, k=k, ef=None)
     return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
 
@@ -138,6 +143,7 @@ def ruvector_explain(
     k: Int4 = 10,
     filter_: Jsonb | None = None,
     ef_search: Int4 | None = None,
+    keys: TextArray | None = None,
 ) -> Rows[ExplainRow]:
     """Run one search and tell how it was answered: plan, engine, freshness, candidates and times.
 
