@@ -24,6 +24,7 @@ TEXT_KEYS_KEPT = 10_000  # keys of deleted rows kept before they are forgotten i
 EF_CONSTRUCTION_MAX = 2_000  # pgvector allows 1000; beyond 2000 builds gain nothing measurable
 
 CHANGE_BATCH_ROWS_MAX = 4_096  # rows read and applied at once; 4,096 x 1,024-d f32 = 16 MiB
+COPY_FIELDS_MAX = 1_600  # columns of a table; PostgreSQL's own bound
 COPY_CHUNK_ROWS = 10_000  # rows of one COPY BINARY chunk of the first copy
 COPY_CHUNK_BYTES = 64 * MEBIBYTE  # wide vectors get fewer rows per chunk
 SPARSE_ROW_BYTES = 32 * KIBIBYTE  # what a sparse row is taken for there: most have far less, none more than four times

@@ -158,6 +158,8 @@ class DecodedRows:
     missing_keys: RowKeys  # the vector is NULL
     wrong_keys: RowKeys  # the vector has another number of dimensions
     last_key: str | None  # text of the key of the last row sent, with or without a usable vector
+    spans: NDArray[np.int64] | None = None  # where further fields of ``keys`` lie in the data that was sent ...
+    missing_spans: NDArray[np.int64] | None = None  # ... and of ``missing_keys``
     attributes: AttributeRows | None = None  # of the rows in ``keys``; None when none were asked for
 
     @property

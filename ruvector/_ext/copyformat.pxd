@@ -6,6 +6,7 @@ cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
         bint has_text_keys
         int element
         size_t dims
+        size_t fields
 
     cdef struct CopySink:
         bint is_filling
@@ -16,6 +17,7 @@ cdef extern from "copyframes.hpp" namespace "ruvector" nogil:
         float32_t* values
         size_t capacities[3]
         size_t element_capacity
+        int64_t* spans[3]
 
     cdef struct CopyResult:
         int problem

@@ -5,7 +5,7 @@ import numpy as np
 from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
 
 from ruvector.errors import InvalidParameter, ProtocolViolation, ensure
-from ruvector.limits import BITS_MAX, DIMS_MAX, SPARSE_DIMS_MAX
+from ruvector.limits import BITS_MAX, COPY_FIELDS_MAX, DIMS_MAX, SPARSE_DIMS_MAX
 from ruvector.sparse import SparseVectors
 from ruvector.values import DecodedRows
 
@@ -15,7 +15,7 @@ PROBLEMS = (
     "the data ends too early",
     "the signature of COPY BINARY is missing",
     "a flag is set that this program does not know",
-    "a row must have two fields, key and vector",
+    "a row has another number of fields than key, vector and attributes are",
     "a field has a negative length",
     "a key is NULL",
     "an integer key must have 2, 4 or 8 bytes",
@@ -50,10 +50,11 @@ cdef texts(const uint8_t[::1] data, spans):
     return keys
 
 
-cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, tuple arrays):
+cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, tuple arrays, list spans):
     """Walk the buffer; fill keys (an array per group) and vectors when given.
 
-    ``arrays`` is (vectors,), or (ends, indices, values) of sparse rows. Returns the counts of rows in each group, of
+    ``arrays`` is (vectors,), or (ends, indices, values) of sparse rows; ``spans`` those of the further fields of each
+    group. Returns the counts of rows in each group, of
     sparse elements, and the last group.
     """
     cdef CopySink sink
@@ -73,6 +74,10 @@ cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, tuple arrays):
     for group in range(3):
         sink.keys[group] = NULL
         sink.capacities[group] = len(keys[group]) if sink.is_filling else 0
+        sink.spans[group] = NULL
+        if sink.capacities[group] and layout.fields:
+            numbers = spans[group].reshape(-1)
+            sink.spans[group] = &numbers[0]
         if sink.capacities[group]:
             numbers = keys[group].reshape(-1)
             sink.keys[group] = &numbers[0]
@@ -98,16 +103,17 @@ def bytes_of(buffer):
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
-def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
-    """Decode the complete data of one COPY (SELECT key, vector ...) TO STDOUT (FORMAT BINARY).
+def decode(buffer, *, str key_kind, str element, Py_ssize_t dims, Py_ssize_t fields=0):
+    """Decode the complete data of one COPY (SELECT key, vector, ...) TO STDOUT (FORMAT BINARY).
 
     Vectors are f32, f16, packed bits or SparseVectors as `element` says; `dims` counts bits there. Dense values are
-    taken as they are: pgvector keeps NaN and infinity out. Raises ProtocolViolation when the bytes are not what
+    taken as they are: pgvector keeps NaN and infinity out. Of `fields` more columns the places in the buffer are told,
+    of rows with a vector and of those where it is NULL: int64 [rows, fields, 2], offset and length, -1 for NULL. Raises ProtocolViolation when the bytes are not what
     PostgreSQL sends.
     """
     cdef const uint8_t[::1] data
     cdef CopyLayout layout
-    check_layout(key_kind, element, dims)
+    check_layout(key_kind, element, dims, fields)
     view = bytes_of(buffer)
     if not len(view):
         raise violation(1, 0)
@@ -116,14 +122,16 @@ def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
     layout.has_text_keys = key_kind == "text"
     layout.element = code
     layout.dims = dims
-    counts, elements, last_group = walk(data, layout, None, None)
+    layout.fields = fields
+    counts, elements, last_group = walk(data, layout, None, None, None)
+    spans = [np.empty((count, fields, 2), np.int64) for count in counts]
     keys = [np.empty((count, 2) if layout.has_text_keys else count, np.int64) for count in counts]
     if element == "sparse":
         starts = np.zeros(counts[0] + 1, np.int64)
         arrays = (starts[1:], np.empty(elements, np.uint32), np.empty(elements, dtype))
     else:
         arrays = (np.empty((counts[0], (dims + 7) // 8 if element == "bit" else dims), dtype),)
-    if walk(data, layout, keys, arrays) != (counts, elements, last_group):
+    if walk(data, layout, keys, arrays, spans) != (counts, elements, last_group):
         raise violation(CHANGED, 0)
     vectors = SparseVectors(starts, arrays[1], arrays[2], dims) if element == "sparse" else arrays[0]
     if layout.has_text_keys:
@@ -133,10 +141,11 @@ def decode(buffer, *, str key_kind, str element, Py_ssize_t dims):
             raise ProtocolViolation(f"COPY data cannot be read: a text key is not UTF-8 ({error.reason})") from error
     # Never [-1] here: extensions are built without wraparound.
     last_key = str(keys[last_group][counts[last_group] - 1]) if sum(counts) else None
-    return DecodedRows(keys=keys[0], vectors=vectors, missing_keys=keys[1], wrong_keys=keys[2], last_key=last_key)
+    return DecodedRows(keys=keys[0], vectors=vectors, missing_keys=keys[1], wrong_keys=keys[2], last_key=last_key,
+                       spans=spans[0] if fields else None, missing_spans=spans[1] if fields else None)
 
 
-def check_layout(str key_kind, str element, Py_ssize_t dims):
+def check_layout(str key_kind, str element, Py_ssize_t dims, Py_ssize_t fields):
     """Refuse kinds of keys and elements that do not exist, and dimensions out of range."""
     if key_kind not in KEY_KINDS:
         raise InvalidParameter(f'unknown kind of key "{key_kind}"', hint="Use int64 or text.")
@@ -144,6 +153,8 @@ def check_layout(str key_kind, str element, Py_ssize_t dims):
         raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16, bit or sparse.")
     if not 1 <= dims <= DIMENSIONS[element]:
         raise InvalidParameter(f"{dims} dimensions are outside the supported range")
+    if not 0 <= fields <= COPY_FIELDS_MAX:
+        raise InvalidParameter(f"a COPY cannot have {fields} more fields")
 
 
 def decode_vector(payload):

@@ -1,4 +1,4 @@
-// Reads PostgreSQL's COPY BINARY frames of two fields: a row key and a pgvector value.
+// Reads PostgreSQL's COPY BINARY frames: a row key, a pgvector value, and fields that others read.
 //
 // The same walk runs twice: once to check every byte and count, once to fill arrays of exactly those sizes. Each
 // length is compared with what is left before it is used, in both walks, so even a buffer that changes in between
@@ -41,6 +41,7 @@ struct CopyLayout {
     bool has_text_keys;
     int element;  // CopyElement
     size_t dims;  // bits for COPY_BIT
+    size_t fields;  // behind key and vector
 };
 
 // Where the second walk writes. Integer keys take one int64, text keys two: the offset and the length of the text
@@ -54,6 +55,7 @@ struct CopySink {
     float* values;
     size_t capacities[COPY_GROUPS];
     size_t element_capacity;
+    int64_t* spans[COPY_GROUPS];  // offset and length of each further field of each row; length -1 for NULL
 };
 
 struct CopyResult {
@@ -209,6 +211,23 @@ private:
         return COPY_OK;
     }
 
+    // The key, and the fields behind the vector.
+    int put_rest(int group, const uint8_t* key, size_t key_length) {
+        const size_t row = result_.counts[group];
+        int problem = put_key(group, key, key_length);
+        for (size_t number = 0; problem == COPY_OK && number < layout_.fields; ++number) {
+            const uint8_t* bytes = nullptr;
+            size_t length = 0;
+            bool is_null = false;
+            problem = field(&bytes, &length, &is_null);
+            if (problem != COPY_OK || !sink_.is_filling || sink_.spans[group] == nullptr) continue;
+            int64_t* span = sink_.spans[group] + 2 * (row * layout_.fields + number);
+            span[0] = bytes - data_;
+            span[1] = is_null ? -1 : static_cast<int64_t>(length);
+        }
+        return problem;
+    }
+
     // The number of elements comes from the length: the buffer may have changed since it was checked.
     int put_sparse(size_t row, const uint8_t* vector, size_t length) {
         const size_t count = (length - SPARSE_HEADER) / 8, first = result_.elements;
@@ -228,7 +247,7 @@ private:
     int tuple(bool* is_done) {
         if (left() < 2) return COPY_TRUNCATED;
         const uint16_t fields = big_u16(data_ + at_);
-        if (fields != 0xffff && fields != 2) return COPY_FIELD_COUNT;
+        if (fields != 0xffff && fields != 2 + layout_.fields) return COPY_FIELD_COUNT;
         at_ += 2;
         *is_done = fields == 0xffff;
         if (*is_done) return COPY_OK;
@@ -244,14 +263,14 @@ private:
         size_t length = 0;
         problem = field(&vector, &length, &is_null);
         if (problem != COPY_OK) return problem;
-        if (is_null) return put_key(COPY_MISSING, key, key_length);
+        if (is_null) return put_rest(COPY_MISSING, key, key_length);
         size_t dims = 0;
         problem = check_vector(layout_.element, vector, length, &dims);
         if (problem != COPY_OK) return problem;
-        if (dims != layout_.dims) return put_key(COPY_WRONG, key, key_length);
+        if (dims != layout_.dims) return put_rest(COPY_WRONG, key, key_length);
 
         const size_t row = result_.counts[COPY_ROWS];
-        problem = put_key(COPY_ROWS, key, key_length);
+        problem = put_rest(COPY_ROWS, key, key_length);
         if (problem == COPY_OK && layout_.element == COPY_SPARSE) return put_sparse(row, vector, length);
         if (problem == COPY_OK && sink_.is_filling) {
             copy_elements(layout_.element, vector + 4, dims, sink_.vectors + row * payload_bytes(layout_.element, dims));

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from ruvector import db, limits
+from ruvector.capture.attributes import read_attributes
 from ruvector.capture.statements import TableStatements
 from ruvector.errors import Flood
 from ruvector.kernels.copyformat import decode
 from ruvector.snapshot import Snapshot
-from ruvector.values import Collection, DecodedRows, ElementType
+from ruvector.values import AttributeRows, Collection, DecodedRows, ElementType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ruvector.values import RowKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +136,28 @@ class TableReader:
         """How many rows one slice of a verification takes: fewer when the vectors are wide."""
         return max(1, min(limits.VERIFY_SLICE_ROWS, limits.VERIFY_SLICE_BYTES // self._row_bytes))
 
-    def bucket_sums(self, after: str | None) -> list[BucketSum]:
+    def attributes_after(self, key: str | None) -> tuple[RowKeys, AttributeRows | None, str | None]:
+        """Return keys and attributes of the next rows in key order, and the last key; of at most ``slice_rows``."""
+        statement = self._statements.attributes_after(key, rows=limits.VERIFY_SLICE_ROWS)
+        rows, buffer = self._received(statement)
+        attributes = self._attributes_of(buffer, rows.missing_spans)
+        return rows.missing_keys, attributes, rows.last_key
+
+    def bucket_sums(self, after: str | None, *, with_attributes: bool = False) -> list[BucketSum]:
         """Return sums over the next slice of rows in key order; call inside at_snapshot."""
-        statement = self._statements.bucket_sums(after, rows=self.slice_rows, bucket_rows=limits.VERIFY_BUCKET_ROWS)
+        statement = self._statements.bucket_sums(
+            after,
+            rows=self.slice_rows,
+            bucket_rows=limits.VERIFY_BUCKET_ROWS,
+            with_attributes=with_attributes,
+        )
         return [BucketSum(*row) for row in self._connection.execute(statement)]
 
-    def row_hashes(self, after: str | None, upto: str | None) -> dict[str, int | None]:
+    def row_hashes(
+        self, after: str | None, upto: str | None, *, with_attributes: bool = False
+    ) -> dict[str, int | None]:
         """Return the hash of each row in a range of keys; None for rows an index does not take."""
-        statement = self._statements.hashed_rows(after, upto)
+        statement = self._statements.hashed_rows(after, upto, with_attributes=with_attributes)
         return {str(key): row_hash for key, row_hash in self._connection.execute(statement)}
 
     def row_estimate(self) -> int:
@@ -162,9 +184,23 @@ class TableReader:
         return ""
 
     def _copy(self, statement: sql.Composed) -> DecodedRows:
-        options = self.collection.options
+        rows, buffer = self._received(statement)
+        return replace(rows, attributes=self._attributes_of(buffer, rows.spans))
+
+    def _attributes_of(self, buffer: bytearray, spans: NDArray[np.int64] | None) -> AttributeRows | None:
+        return None if spans is None else read_attributes(buffer, spans, self.collection.attributes)
+
+    def _received(self, statement: sql.Composed) -> tuple[DecodedRows, bytearray]:
+        options, attributes = self.collection.options, self.collection.attributes
         buffer = bytearray()
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             for block in copy:
                 buffer += block
-        return decode(buffer, key_kind=options.key_kind.value, element=options.element.value, dims=options.dims)
+        rows = decode(
+            buffer,
+            key_kind=options.key_kind.value,
+            element=options.element.value,
+            dims=options.dims,
+            fields=len(attributes) + 1 if attributes else 0,
+        )
+        return rows, buffer

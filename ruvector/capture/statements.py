@@ -61,6 +61,16 @@ class TableStatements:
             rows=sql.Literal(rows),
         )
 
+    def attributes_after(self, after: str | None, *, rows: int) -> sql.Composed:
+        """Return the COPY of keys and attributes of the next rows in key order."""
+        return self._fill(
+            "attributes_after",
+            **self._row_parts(),
+            after=sql.SQL("true") if after is None else self._compared(">", after),
+            order=sql.SQL(", ").join(self._key_columns),
+            rows=sql.Literal(rows),
+        )
+
     def sample_keys(self, *, percent: float, rows: int) -> sql.Composed:
         """Return the query of the keys of some rows, spread over the table."""
         return self._fill(
@@ -71,20 +81,26 @@ class TableStatements:
             rows=sql.Literal(rows),
         )
 
-    def hashed_rows(self, after: str | None, upto: str | None, *, rows: int | None = None) -> sql.Composed:
+    def hashed_rows(
+        self, after: str | None, upto: str | None, *, rows: int | None = None, with_attributes: bool = False
+    ) -> sql.Composed:
         """Return the query of (key, hash) of the rows in a range of keys: after one, up to another, each optional."""
-        is_number = self._collection.options.key_kind is KeyKind.INT64
+        parts = self._row_parts() | {
+            "attributes": self._attribute_hash() if with_attributes else sql.SQL("0::bigint"),
+        }
         return sql.SQL(db.query("verify", "hashed_rows")).format(
-            **self._row_parts(),
+            **parts,
             after=sql.SQL("true") if after is None else self._compared(">", after),
             upto=sql.SQL("true") if upto is None else self._compared("<=", upto),
             order=sql.SQL(", ").join(self._key_columns),
             rows=sql.Literal(rows),
-            seed=sql.SQL("y.key" if is_number else "hash_array_extended(ARRAY[convert_to(y.key, 'UTF8')], 0)"),
+            seed=self._seed(sql.SQL("y.key")),
             usable=self._usable(sql.Identifier("y", "sent")),
         )
 
-    def bucket_sums(self, after: str | None, *, rows: int, bucket_rows: int) -> sql.Composed:
+    def bucket_sums(
+        self, after: str | None, *, rows: int, bucket_rows: int, with_attributes: bool = False
+    ) -> sql.Composed:
         """Return the query that sums up the hashes of the next rows, bucket by bucket.
 
         Whole numbers have an order that both sides know, so the last key of a bucket says which rows are in it; the
@@ -92,7 +108,7 @@ class TableStatements:
         """
         is_number = self._collection.options.key_kind is KeyKind.INT64
         return sql.SQL(db.query("verify", "bucket_sums")).format(
-            hashed_rows=self.hashed_rows(after, None, rows=rows),
+            hashed_rows=self.hashed_rows(after, None, rows=rows, with_attributes=with_attributes),
             bucket_keys=sql.SQL("ARRAY[max(z.key)::text]" if is_number else "array_agg(z.key ORDER BY z.place)"),
             bucket_rows=sql.Literal(bucket_rows),
         )
@@ -118,11 +134,38 @@ class TableStatements:
         return sql.SQL(db.query("capture", name)).format(**parts)
 
     def _row_parts(self) -> dict[str, sql.Composable]:
+        return {
+            "key": self._row_key(),
+            "column": sql.Identifier(self._collection.column_name),
+            "table": self._table,
+            "attributes": self._attributes(),
+        }
+
+    def _attributes(self) -> sql.Composable:
+        """Return the attributes and their hash as more columns of a select list; numeric as text."""
+        attributes = self._collection.attributes
+        if not attributes:
+            return sql.SQL("")
+        columns = [
+            sql.SQL("{}::text" if each.type == "numeric" else "{}").format(sql.Identifier("i", each.name))
+            for each in attributes
+        ]
+        return sql.SQL(", ") + sql.SQL(", ").join([*columns, self._attribute_hash()])
+
+    def _attribute_hash(self) -> sql.Composed:
+        """Return the hash over all attributes of a row, seeded by its key: equal rows of two keys differ."""
+        names = sql.SQL(", ").join(sql.Identifier("i", each.name) for each in self._collection.attributes)
+        return sql.SQL("hash_record_extended(ROW({}), {})").format(names, self._seed(self._row_key()))
+
+    def _seed(self, key: sql.Composable) -> sql.Composable:
         if self._collection.options.key_kind is KeyKind.INT64:
-            key: sql.Composable = self._key_columns[0]
-        else:
-            key = self._key_text("i", self._collection.key_columns)
-        return {"key": key, "column": sql.Identifier(self._collection.column_name), "table": self._table}
+            return sql.SQL("{}::bigint").format(key)
+        return sql.SQL("hash_array_extended(ARRAY[convert_to({}, 'UTF8')], 0)").format(key)
+
+    def _row_key(self) -> sql.Composable:
+        if self._collection.options.key_kind is KeyKind.INT64:
+            return self._key_columns[0]
+        return self._key_text("i", self._collection.key_columns)
 
     def _log_key(self) -> sql.Composed:
         return self._key_text("l", [f"key_{number}" for number in range(1, len(self._types) + 1)])

@@ -4,6 +4,7 @@ Takes: keys and vectors from the mirror or a program, in the order they are to b
 Gives: keys and distances in pgvector's signs, fewer than asked only when there are no more; flat arrays for the store.
 """
 
+from ruvector.index.attributes import chosen_rows
 from ruvector.index.checks import rows_differ, usable_rows
 from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "VectorIndex",
     "Vectors",
+    "chosen_rows",
     "options_from_json",
     "options_to_json",
     "rows_differ",

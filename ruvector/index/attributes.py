@@ -18,7 +18,7 @@ from ruvector.errors import InvalidParameter, StoreFormat
 from ruvector.index.columns import Column, Mask, new_column
 from ruvector.index.filters import Constant, Expression, KnownColumn, evaluate, parse
 from ruvector.index.protocol import NO_TAG, Plan, Sections, Sieve, Tags
-from ruvector.values import Attribute, AttributeRows
+from ruvector.values import Attribute, AttributeRows, AttributeValues
 
 _PREFIX = "attribute"
 
@@ -382,3 +382,11 @@ def refuse_filter() -> InvalidParameter:
     return InvalidParameter(
         "this index has no attributes to filter by", hint="Add rows with attributes, or attach with --columns."
     )
+
+
+def chosen_rows(rows: AttributeRows, mask: Mask) -> AttributeRows:
+    """Return the attributes of some of the rows."""
+    columns = {
+        name: AttributeValues(np.asarray(each.values)[mask], each.present[mask]) for name, each in rows.columns.items()
+    }
+    return AttributeRows(columns, rows.hashes[mask])

@@ -109,10 +109,8 @@ def _column_values(attribute: Attribute, values: list[Any]) -> AttributeValues:
     ]
     if column.is_list or attribute.type == "text":
         return AttributeValues(_objects(read), present)
-    dtype: npt.DTypeLike = {"boolean": np.bool_, "double precision": np.float64, "uuid": "S16"}.get(
-        attribute.type, np.int64
-    )
-    filled: npt.NDArray[Any] = np.zeros(len(read), dtype=dtype)
+    dtypes: Mapping[str, Any] = {"boolean": np.bool_, "double precision": np.float64, "uuid": "S16"}
+    filled: npt.NDArray[Any] = np.zeros(len(read), dtype=dtypes.get(attribute.type, np.int64))
     filled[present] = [value for value in read if value is not None]
     return AttributeValues(filled, present)
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
-from ruvector.index.attributes import AttributeTable, refuse_filter
+from ruvector.index.attributes import AttributeTable, chosen_rows, refuse_filter
 from ruvector.index.keys import TextKeys, key_book
 from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
 from ruvector.index.protocol import (
@@ -36,7 +36,7 @@ from ruvector.index.protocol import (
 )
 from ruvector.sparse import SparseVectors
 from ruvector.store import PageProof
-from ruvector.values import Attribute, AttributeRows, AttributeValues, ElementType, IndexKind, IndexOptions, Metric
+from ruvector.values import Attribute, AttributeRows, ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
 _ELEMENT_CODES = {element: code for code, element in enumerate(ElementType)}
@@ -231,7 +231,7 @@ class KeyedIndex:
             if self._attributes is not None:
                 tags = self._engine.tags_of(self._keys.for_read(keys))
                 is_here = tags != NO_TAG
-                self._attributes.write(tags[is_here], _chosen(attributes, is_here))
+                self._attributes.write(tags[is_here], chosen_rows(attributes, is_here))
 
     def mark_filled(self) -> None:
         """Note that the attributes of all rows were set since the last one was added."""
@@ -548,14 +548,6 @@ class KeyedIndex:
             "attribute_bytes": 0 if self._attributes is None else self._attributes.nbytes,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
-
-
-def _chosen(rows: AttributeRows, mask: npt.NDArray[np.bool_]) -> AttributeRows:
-    """Return the attributes of some of the rows."""
-    columns = {
-        name: AttributeValues(np.asarray(each.values)[mask], each.present[mask]) for name, each in rows.columns.items()
-    }
-    return AttributeRows(columns, rows.hashes[mask])
 
 
 def _table(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:

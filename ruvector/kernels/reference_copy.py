@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruvector.errors import InvalidParameter, ProtocolViolation, ensure
-from ruvector.limits import BITS_MAX, DIMS_MAX, SPARSE_DIMS_MAX, SPARSE_ELEMENTS_MAX
+from ruvector.limits import BITS_MAX, COPY_FIELDS_MAX, DIMS_MAX, SPARSE_DIMS_MAX, SPARSE_ELEMENTS_MAX
 from ruvector.sparse import SparseVectors
 from ruvector.values import DecodedRows
 
@@ -27,15 +27,17 @@ SPARSE_HEADER = struct.Struct(">iii")  # dimensions, number of elements, and a w
 KEY_FORMATS = {2: ">h", 4: ">i", 8: ">q"}
 
 
-def decode(buffer: Buffer, *, key_kind: str, element: str, dims: int) -> DecodedRows:
-    """Decode the complete data of one COPY of key and vector; see ruvector._ext.copyformat.decode."""
+def decode(buffer: Buffer, *, key_kind: str, element: str, dims: int, fields: int = 0) -> DecodedRows:
+    """Decode the complete data of one COPY of key, vector and further fields; see ruvector._ext.copyformat.decode."""
     if key_kind not in ("int64", "text"):
         raise InvalidParameter(f'unknown kind of key "{key_kind}"', hint="Use int64 or text.")
     if element not in ELEMENT_TYPES:
         raise InvalidParameter(f'unknown element type "{element}"', hint="Use f32, f16, bit or sparse.")
     if not 1 <= dims <= DIMENSIONS[element]:
         raise InvalidParameter(f"{dims} dimensions are outside the supported range")
-    walk = _Walk(bytes(_bytes_of(buffer)), has_text_keys=key_kind == "text", element=element, dims=dims)
+    if not 0 <= fields <= COPY_FIELDS_MAX:
+        raise InvalidParameter(f"a COPY cannot have {fields} more fields")
+    walk = _Walk(bytes(_bytes_of(buffer)), has_text_keys=key_kind == "text", element=element, dims=dims, fields=fields)
     walk.run()
     vectors = _sparse_rows(walk.payloads, dims) if element == "sparse" else _dense_rows(walk.payloads, element, dims)
 
@@ -48,6 +50,8 @@ def decode(buffer: Buffer, *, key_kind: str, element: str, dims: int) -> Decoded
         missing_keys=finished(walk.missing_keys),
         wrong_keys=finished(walk.wrong_keys),
         last_key=None if walk.last_key is None else str(walk.last_key),
+        spans=np.array(walk.spans, np.int64).reshape(-1, fields, 2) if fields else None,
+        missing_spans=np.array(walk.missing_spans, np.int64).reshape(-1, fields, 2) if fields else None,
     )
 
 
@@ -141,11 +145,14 @@ class _Walk:
     has_text_keys: bool
     element: str
     dims: int
+    fields: int
     at: int = 0
     keys: list[Any] = field(default_factory=list)
     missing_keys: list[Any] = field(default_factory=list)
     wrong_keys: list[Any] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    spans: list[list[tuple[int, int]]] = field(default_factory=list)
+    missing_spans: list[list[tuple[int, int]]] = field(default_factory=list)
     last_key: Any = None
 
     def run(self) -> None:
@@ -196,15 +203,24 @@ class _Walk:
         (fields,) = struct.unpack(">h", self._take(2))
         if fields == -1:
             return False
-        if fields != 2:
-            raise _violation("a row must have two fields, key and vector", self.at)
+        if fields != 2 + self.fields:
+            raise _violation("a row has another number of fields than key, vector and attributes are", self.at)
         key = self.last_key = self._key()
         vector = self._field()
+        is_usable = vector is not None and _checked_dims(vector, self.element, self.at) == self.dims
+        spans = [self._span() for _ in range(self.fields)]
         if vector is None:
             self.missing_keys.append(key)
-        elif _checked_dims(vector, self.element, self.at) != self.dims:
+            self.missing_spans.append(spans)
+        elif not is_usable:
             self.wrong_keys.append(key)
         else:
             self.keys.append(key)
             self.payloads.append(vector)
+            self.spans.append(spans)
         return True
+
+    def _span(self) -> tuple[int, int]:
+        """Pass over a field; return where it lies."""
+        body = self._field()
+        return (self.at, -1) if body is None else (self.at - len(body), len(body))

@@ -10,7 +10,7 @@ import numpy as np
 from ruvector import limits
 from ruvector.capture.reader import ChangeBatch, TableReader
 from ruvector.errors import ensure
-from ruvector.index import usable_rows
+from ruvector.index import chosen_rows, usable_rows
 from ruvector.mirror.state import Mirror
 from ruvector.values import DecodedRows, KeyKind, Metric
 
@@ -61,15 +61,16 @@ def write_rows(
     With ``defer`` the index links them later, all at once.
     """
     index, options = mirror.index, mirror.collection.options
-    keys, vectors = rows.keys, rows.vectors
+    keys, vectors, attributes = rows.keys, rows.vectors, rows.attributes
     zero: list[str] = []
     if options.metric is Metric.COSINE and len(keys):
         usable = usable_rows(vectors, metric=options.metric)
         if not usable.all():
             zero = key_texts(select(keys, ~usable))
             keys, vectors = select(keys, usable), vectors[usable]
+            attributes = None if attributes is None else chosen_rows(attributes, usable)
     if len(keys):
-        index.upsert(keys, vectors, defer=defer)
+        index.upsert(keys, vectors, defer=defer, attributes=attributes)
     missing, wrong = key_texts(rows.missing_keys), key_texts(rows.wrong_keys)
     if expected is not None:
         present = key_texts(keys)

@@ -80,6 +80,7 @@ def load_generation(
                 proofs = _index_parts(generation.proofs)
                 index = KeyedIndex.from_sections(collection.options, sections, threads=threads, proofs=proofs or None)
                 generation.keep_proofs()
+                fit_attributes(index, collection)
         except StoreError as error:
             logger.warning("generation %s is not used: %s", path.name, error.message)
             continue
@@ -114,7 +115,15 @@ def keep_only(store: GenerationStore, checkpoint_ids: set[str]) -> None:
 
 def fresh_index(collection: Collection, *, threads: int) -> VectorIndex:
     """Return an empty index with the options of the collection."""
-    return KeyedIndex(collection.options, threads=threads)
+    index = KeyedIndex(collection.options, threads=threads)
+    fit_attributes(index, collection)
+    return index
+
+
+def fit_attributes(index: VectorIndex, collection: Collection) -> None:
+    """Give an index the attributes of the collection; those that are new to its rows it does not know yet."""
+    if set(index.attributes) != set(collection.attributes):
+        index.set_attributes(collection.attributes)
 
 
 def _label_of(generation: Generation) -> Label:

@@ -83,7 +83,7 @@ class Verification:
             self._met = []
         with reader.at_snapshot() as (snapshot, lsn):
             apply_batch(mirror, reader, reader.changes_since(mirror.position or snapshot, snapshot, lsn))
-            buckets = reader.bucket_sums(self._after)
+            buckets = reader.bucket_sums(self._after, with_attributes=has_attributes(mirror))
             is_last = sum(bucket.rows for bucket in buckets) < reader.slice_rows
             suspects = self._suspects(mirror, reader, buckets, is_last=is_last)
             self.findings.checked += sum(bucket.usable for bucket in buckets)
@@ -113,7 +113,8 @@ class Verification:
             upto = None if is_last and number + 1 == len(edges) else bucket.keys[-1]
             if (len(part), int(np.bitwise_xor.reduce(part).astype(np.int64))) != (bucket.usable, bucket.combined):
                 here = dict(zip(key_texts(keys[start:end]), part.astype(np.int64).tolist(), strict=True))
-                there = {key: value for key, value in reader.row_hashes(after, upto).items() if value is not None}
+                hashed = reader.row_hashes(after, upto, with_attributes=has_attributes(mirror))
+                there = {key: value for key, value in hashed.items() if value is not None}
                 suspects += [key for key in here.keys() | there.keys() if here.get(key) != there.get(key)]
             after, start = upto, end
         return suspects
@@ -172,6 +173,8 @@ class Verification:
         present, vectors = select(rows.keys, usable), rows.vectors[usable]
         stored, held = mirror.index.vectors_of(present)
         differs = ~held | rows_differ(stored, vectors)
+        if rows.attributes is not None and has_attributes(mirror):
+            differs |= mirror.index.attribute_hashes(present) != rows.attributes.hashes[usable]
         texts = key_texts(present)
         wanted = set(texts)
         others = [key for key in keys if key not in wanted]
@@ -238,7 +241,15 @@ def hashes_of(mirror: Mirror, keys: RowKeys) -> Hashes:
     options = mirror.collection.options
     seeds = text_hashes(keys) if isinstance(keys, list) else keys.view(np.uint64)
     vectors = mirror.index.vectors_of(keys)[0]
-    return vector_hashes(vectors, seeds, element=options.element, dims=options.dims)
+    hashes = vector_hashes(vectors, seeds, element=options.element, dims=options.dims)
+    if has_attributes(mirror):
+        hashes ^= mirror.index.attribute_hashes(keys).view(np.uint64)
+    return hashes
+
+
+def has_attributes(mirror: Mirror) -> bool:
+    """Tell whether the index knows the attributes of all its rows, so that they can be compared."""
+    return bool(mirror.index.attributes) and not mirror.index.unfilled()
 
 
 def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -225,7 +225,9 @@ def sieved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int
         for name, plan in _SIEVE_COUNTERS.items():
             if after.get(name, 0) - before.get(name, 0) == 1:
                 told["plan"] = plan
-        if "sieve_rows" in after:
+        if "plan" not in told:
+            told["matching"] = told["rows"]  # every row passes: no sieve was used
+        elif "sieve_rows" in after:
             told["matching"] = after["sieve_rows"] - before.get("sieve_rows", 0)
     return told
 

@@ -45,11 +45,17 @@ WHERE pg_visible_in_snapshot(l.xid, %(position)s::text::pg_snapshot) LIMIT %(row
 
 -- name: rows_of_keys
 -- Present values of some keys.
-COPY (SELECT {key}, i.{column} FROM {table} i WHERE {match}) TO STDOUT (FORMAT BINARY);
+COPY (SELECT {key}, i.{column}{attributes} FROM {table} i WHERE {match}) TO STDOUT (FORMAT BINARY);
 
 -- name: chunk
 -- The next rows in key order.
-COPY (SELECT {key}, i.{column} FROM {table} i WHERE {after} ORDER BY {order} LIMIT {rows}) TO STDOUT (FORMAT BINARY);
+COPY (SELECT {key}, i.{column}{attributes} FROM {table} i WHERE {after} ORDER BY {order} LIMIT {rows})
+TO STDOUT (FORMAT BINARY);
+
+-- name: attributes_after
+-- The same without vectors.
+COPY (SELECT {key}, NULL{attributes} FROM {table} i WHERE {after} ORDER BY {order} LIMIT {rows})
+TO STDOUT (FORMAT BINARY);
 
 -- name: row_estimate
 -- How many rows the planner believes in, partitions included; -1 when nobody knows.

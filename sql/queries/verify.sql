@@ -1,7 +1,8 @@
 -- name: hashed_rows
--- A hash of each row in key order: what send writes of its vector, seeded by its key; NULL where the index has no row.
-SELECT y.key, CASE WHEN {usable} THEN hash_array_extended(ARRAY[y.sent], {seed}) END AS hash
-FROM (SELECT {key} AS key, substr(array_send(ARRAY[i.{column}]), 25) AS sent FROM {table} i
+-- A hash of each row in key order: what send writes of its vector and the hash of its attributes, both seeded by its key;
+-- NULL where the index has no row.
+SELECT y.key, CASE WHEN {usable} THEN hash_array_extended(ARRAY[y.sent], {seed}) # y.attributes END AS hash
+FROM (SELECT {key} AS key, substr(array_send(ARRAY[i.{column}]), 25) AS sent, {attributes} AS attributes FROM {table} i
       WHERE {after} AND {upto} ORDER BY {order} LIMIT {rows}) y
 
 -- name: bucket_sums

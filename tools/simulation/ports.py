@@ -124,7 +124,7 @@ class SimulatedReader:
         """How many rows one slice of a verification takes."""
         return CHUNK_ROWS
 
-    def bucket_sums(self, after: str | None) -> list[BucketSum]:
+    def bucket_sums(self, after: str | None, *, with_attributes: bool = False) -> list[BucketSum]:
         """Return sums over the next slice of rows in key order."""
         hashes = list(self.row_hashes(after, None).items())[:CHUNK_ROWS]
         return [
@@ -132,7 +132,7 @@ class SimulatedReader:
             for part in (hashes[at : at + 2] for at in range(0, len(hashes), 2))
         ]
 
-    def row_hashes(self, after: str | None, upto: str | None) -> dict[str, int]:
+    def row_hashes(self, after: str | None, upto: str | None, *, with_attributes: bool = False) -> dict[str, int]:
         """Return the hash of each row in a range of keys, as PostgreSQL computes it."""
         transaction, database = self._reading(), self._link.database
         self._link.wait_while_busy(lambda: database.use_items(transaction))

@@ -316,7 +316,10 @@ inline int64_t Graph::search_sieved(const Probe& probe, size_t k, size_t ef, con
                                     const volatile uint8_t* cancel, int64_t* keys, float* distances) {
     Passing passing(sieve, tags_, slots_, scratch.mask, scratch.listed, [&](int64_t key) { return slot_of(key); });
     size_t rows = passing.count(), wanted = std::min(k, rows);
-    if (wanted == 0) return 0;
+    if (wanted == 0) {
+        planned_[PLAN_SCAN].fetch_add(1, std::memory_order_relaxed);
+        return 0;
+    }
     Let let{*this, passing, odd_count_ == 0};
     if (sieve.plan == PLAN_AUTO) calibrate();
     bool is_coded = coded_ && told_.load();
