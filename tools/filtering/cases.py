@@ -170,5 +170,3 @@ def _compare(attributed: Attributed, cases: Sequence[Case], stored: dict[str, Id
         last = np.max(distances, axis=1, initial=-np.inf, where=np.isfinite(distances))
         if not np.allclose(last, case.reach[:, 0], rtol=0, atol=STORED_TOLERANCE):
             raise ValueError(f"{case.name}: the truth stored with {data.name} differs from a scan")
-
-
