@@ -103,6 +103,7 @@ class Attribute:
     type: str  # as format_type(oid, -1) writes it: "integer", "text[]"
     is_bytewise: bool = True  # false for texts whose collation calls different bytes equal
     version: str = ""  # another one when the column may hold values that no change told of: then all are read again
+    is_ordered: bool = False  # texts are ordered by the code points of their characters (collation C)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,6 +41,7 @@ def _collection(
     attribute_types: list[str],
     attribute_bytewise: list[bool],
     attribute_versions: list[str],
+    attribute_ordered: list[bool],
     fingerprint: str,
 ) -> Collection:
     integer_key = len(key_types) == 1 and key_types[0] in _INTEGERS
@@ -64,6 +65,15 @@ def _collection(
         key_columns=tuple(key_columns),
         key_types=tuple(key_types),
         options=options,
-        attributes=tuple(map(Attribute, attribute_names, attribute_types, attribute_bytewise, attribute_versions)),
+        attributes=tuple(
+            map(
+                Attribute,
+                attribute_names,
+                attribute_types,
+                attribute_bytewise,
+                attribute_versions,
+                attribute_ordered,
+            )
+        ),
         fingerprint=fingerprint,
     )

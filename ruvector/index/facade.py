@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -13,17 +13,18 @@ import numpy.typing as npt
 
 from ruvector import limits
 from ruvector.errors import InvalidParameter, StoreFormat
-from ruvector.index import checks
+from ruvector.index import checks, inference
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, KeysIn, VectorIndex, VectorsIn
+from ruvector.index.protocol import BuildProgress, KeysIn, Plan, VectorIndex, VectorsIn
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
 _SAVED_AS = "ruvector index"
 Verify: TypeAlias = Literal["lazy", "full"]
 _Kind = TypeVar("_Kind", bound=StrEnum)
+_PLANS = {plan.name.lower(): plan for plan in Plan}
 
 
 class Index:
@@ -99,12 +100,18 @@ class Index:
         """Tell whether a key has a row."""
         return isinstance(key, str) == self._has_text_keys and self._index.contains(key)
 
-    def add(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
+    def add(
+        self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False, attributes: Mapping[str, Any] | None = None
+    ) -> int:
         """Insert or replace rows: keys whole numbers or texts [n], vectors [n, dims]; returns how many changed.
 
         The first keys decide which of the two all keys are. Many rows in one call build several times as fast as the
         same rows in many calls; where they do not fit one call, ``defer`` them and ``build`` in the end. Deferred rows
         are found meanwhile, by comparing them all, and rows added without ``defer`` are linked alone.
+
+        ``attributes`` are what searches can be filtered by: a list or array of n values for each name. The first rows
+        decide which there are, and of which types: bool, whole numbers, floats, texts, dates, times, UUIDs, or lists of
+        texts or whole numbers. None, or a masked value, is NULL, and so is what is left out.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -115,7 +122,17 @@ class Index:
             kind = KeyKind.TEXT if texts else KeyKind.INT64
             changed = options_from_json(options_to_json(options) | {"key_kind": str(kind)})
             self._index = KeyedIndex(changed, threads=self._threads)
-        return self._index.upsert(keys, vectors, defer=defer)
+        if attributes and not self._index.attributes:
+            if len(self._index):
+                raise InvalidParameter(
+                    "the rows of this index have no attributes", hint="Give them with the first rows that are added."
+                )
+            self._index.set_attributes(inference.infer(attributes), is_strict=True)
+        if not self._index.attributes:
+            return self._index.upsert(keys, vectors, defer=defer)
+        count = len(keys)  # type: ignore[arg-type]
+        rows = inference.rows_of(attributes or {}, self._index.attributes, count)
+        return self._index.upsert(keys, vectors, defer=defer, attributes=rows)
 
     def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Link deferred rows on the threads of the index; searches go on.
@@ -130,7 +147,15 @@ class Index:
         return self._index.delete(keys)
 
     def search(
-        self, queries: VectorsIn, k: int = 10, *, ef: int | None = None, threads: int = 1
+        self,
+        queries: VectorsIn,
+        k: int = 10,
+        *,
+        ef: int | None = None,
+        threads: int = 1,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        keys: KeysIn | None = None,
+        plan: str = "auto",
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Return keys and distances of the nearest rows: [k] for a query [dims], [q, k] for queries [q, dims].
 
@@ -138,9 +163,13 @@ class Index:
         Distances have pgvector's signs and ascend. Where the index holds fewer than k rows the key is -1 (None for
         text keys) and the distance infinite.
 
+        With a ``filter`` (docs/filters.md: {"price": {"$lt": 50}, "category": ["a", "b"]}) only rows whose attributes
+        pass are in the answers, min(k, rows that pass) of them; with ``keys`` only rows with these. Texts are ordered
+        by code points. ``plan`` forces how they are searched: scan, hop or walk; auto takes the cheapest.
+
         Raises:
             DimensionMismatch, InvalidVector: a query cannot be compared.
-            InvalidParameter: k, ef or threads is outside its range.
+            InvalidParameter, LimitExceeded: k, ef, threads, plan or filter cannot be used.
         """
         k = checks.check_range("k", k, low=1, high=limits.K_MAX)
         is_single = False
@@ -150,8 +179,12 @@ class Index:
                 raise InvalidParameter(f"queries must have one or two axes, these have {queries.ndim}")
             is_single = queries.ndim == 1
             queries = np.atleast_2d(queries)
-        keys, distances = self._index.search_table(queries, k, ef=ef, threads=threads)
-        return (keys[0], distances[0]) if is_single else (keys, distances)
+        if plan not in _PLANS:
+            raise InvalidParameter(f'unknown plan "{plan}"', hint=f"Use one of {', '.join(_PLANS)}.")
+        found, distances = self._index.search_table(
+            queries, k, ef=ef, threads=threads, filter=filter, members=keys, plan=_PLANS[plan]
+        )
+        return (found[0], distances[0]) if is_single else (found, distances)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index as a new folder; it must not exist. Survives a power failure once this returns.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy.typing as npt
 from ruvector import kernels, limits
 from ruvector.errors import Cancelled, InternalError, InvalidParameter, StoreFormat, ensure
 from ruvector.index import checks
+from ruvector.index.attributes import AttributeTable, refuse_filter
 from ruvector.index.keys import TextKeys, key_book
 from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
 from ruvector.index.protocol import (
+    NO_TAG,
     Answers,
     BuildProgress,
     Bytes,
@@ -27,12 +30,13 @@ from ruvector.index.protocol import (
     MappedEngine,
     Plan,
     Sections,
+    Sieve,
     Vectors,
     VectorsIn,
 )
 from ruvector.sparse import SparseVectors
 from ruvector.store import PageProof
-from ruvector.values import ElementType, IndexKind, IndexOptions, Metric
+from ruvector.values import Attribute, AttributeRows, AttributeValues, ElementType, IndexKind, IndexOptions, Metric
 
 _METRIC_CODES = {metric: code for code, metric in enumerate(Metric)}
 _ELEMENT_CODES = {element: code for code, element in enumerate(ElementType)}
@@ -122,6 +126,7 @@ class KeyedIndex:
         self._engine = new_engine(options)
         self._mapped = self._engine if isinstance(self._engine, MappedEngine) else None
         self._keys = key_book(options.key_kind)
+        self._attributes: AttributeTable | None = None  # once there are attributes
         self._writer = threading.Lock()
         self.verification: Verification | None = None  # of an index whose sections came with proofs
         self._resident: ResidentBound | None = None
@@ -169,13 +174,16 @@ class KeyedIndex:
         """Return the number of rows."""
         return len(self._engine)
 
-    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
+    def upsert(
+        self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False, attributes: AttributeRows | None = None
+    ) -> int:
         """Insert or replace rows: keys int64 [n] or n texts, vectors [n, dims] (bits: uint8 [n, bytes]).
 
         Returns how many rows changed: one that is there with the same vector does not. Of a repeated key the last
         vector counts. Rows become visible in blocks, a replaced row in the same moment as its old vector goes.
         With ``defer`` they are not linked yet: searches compare them all, until ``build`` links them all at once,
         which is several times as fast as one after the other. Rows that come without it are linked alone.
+        ``attributes`` of the rows are what filters see of them; without, any filter lets the rows pass.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: nothing was changed.
@@ -185,7 +193,67 @@ class KeyedIndex:
         with self._writer:
             self._settle()
             numbers = self._keys.for_write(keys)
-            return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
+            if self._attributes is None:
+                return self._engine.upsert(numbers, rows, loose=defer, threads=self._threads)
+            return self._upsert_tagged(self._attributes, numbers, rows, attributes, defer=defer)
+
+    def _upsert_tagged(
+        self, table: AttributeTable, numbers: Any, rows: Any, attributes: AttributeRows | None, *, defer: bool
+    ) -> int:
+        before = self._engine.tags_of(numbers)
+        tags = table.place(numbers, before)
+        try:
+            changed = table.write(tags, attributes)
+            return max(changed, self._engine.upsert(numbers, rows, loose=defer, threads=self._threads, tags=tags))
+        finally:
+            # What did not get into the index, because memory ran out.
+            table.release(tags[self._engine.tags_of(numbers) != tags])
+
+    def set_attributes(self, attributes: Sequence[Attribute], *, is_strict: bool = False) -> None:
+        """Have exactly these attributes; what is new knows none of the rows that are there: all pass filters on it.
+
+        ``is_strict``: values in filters that do not fit their column are refused. Without, somebody else checked them,
+        and what is not understood lets rows pass.
+        """
+        with self._writer:
+            self._settle()
+            if self._attributes is None:
+                if attributes:
+                    rows = self._engine.start_tags()
+                    self._attributes = AttributeTable(attributes, rows=rows, is_strict=is_strict)
+            else:
+                self._attributes.set_attributes(attributes)
+
+    def fill_attributes(self, keys: KeysIn, attributes: AttributeRows) -> None:
+        """Set the attributes of rows that are there; others are left out."""
+        with self._writer:
+            self._settle()
+            if self._attributes is not None:
+                tags = self._engine.tags_of(self._keys.for_read(keys))
+                is_here = tags != NO_TAG
+                self._attributes.write(tags[is_here], _chosen(attributes, is_here))
+
+    def mark_filled(self) -> None:
+        """Note that the attributes of all rows were set since the last one was added."""
+        with self._writer:
+            if self._attributes is not None:
+                self._attributes.mark_filled()
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Return the attributes in order of their names."""
+        return () if self._attributes is None else self._attributes.attributes
+
+    def unfilled(self) -> tuple[str, ...]:
+        """Return the names of attributes that do not know all rows yet."""
+        return () if self._attributes is None else self._attributes.unfilled()
+
+    def attribute_hashes(self, keys: KeysIn) -> npt.NDArray[np.int64]:
+        """Return what the attributes of rows were hashed to by whoever wrote them: int64 [n], 0 for unknown rows."""
+        numbers = self._keys.for_read(keys)
+        if self._attributes is None:
+            return np.zeros(len(numbers), dtype=np.int64)
+        return self._attributes.hashes(self._engine.tags_of(numbers))
 
     def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
         """Link deferred rows; searches go on, other writers wait.
@@ -222,7 +290,11 @@ class KeyedIndex:
         """Delete rows; returns how many existed. No search that starts afterwards returns them."""
         with self._writer:
             self._settle()
-            deleted = self._engine.delete(self._keys.for_read(keys), threads=self._threads)
+            numbers = self._keys.for_read(keys)
+            tags = None if self._attributes is None else self._engine.tags_of(numbers)
+            deleted = self._engine.delete(numbers, threads=self._threads)
+            if self._attributes is not None and tags is not None:
+                self._attributes.release(tags)
             self._keys.forget(deleted, live=len(self._engine), contains=self._engine.contains)
             return deleted
 
@@ -232,6 +304,8 @@ class KeyedIndex:
             self._settle()
             self._engine.clear()
             self._keys.clear()
+            if self._attributes is not None:
+                self._attributes.clear()
 
     def compact(self) -> None:
         """Give back what deleted rows still hold; searches go on."""
@@ -247,19 +321,32 @@ class KeyedIndex:
         ef: int | None = None,
         threads: int = 1,
         cancel: Bytes | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
         """Answer queries [q, dims] on several threads (0: all cores); each answer as ``search`` gives it."""
-        return self._search(queries, k, ef=ef, threads=threads, cancel=cancel, named=self._named)
+        with self._passing(filter, members, plan) as sieve:
+            return self._search(queries, k, ef=ef, threads=threads, cancel=cancel, named=self._named, sieve=sieve)
 
     def search_table(
-        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+        self,
+        queries: VectorsIn,
+        k: int,
+        *,
+        ef: int | None = None,
+        threads: int = 1,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Answer queries [q, dims] as two tables: keys [q, k] and distances [q, k].
 
         Where there are fewer than k rows the key is -1 (None for text keys) and the distance infinite.
         """
         named = self._table_of_texts if isinstance(self._keys, TextKeys) else _table
-        keys, distances = self._search(queries, k, ef=ef, threads=threads, cancel=None, named=named)
+        with self._passing(filter, members, plan) as sieve:
+            keys, distances = self._search(queries, k, ef=ef, threads=threads, cancel=None, named=named, sieve=sieve)
         places = keys.shape[1]
         if places == k:
             return keys, distances
@@ -277,6 +364,7 @@ class KeyedIndex:
         threads: int,
         cancel: Bytes | None,
         named: Callable[[Answers], _Named | None],
+        sieve: Sieve | None = None,
     ) -> _Named:
         k = checks.check_range("k", k, low=1, high=limits.WANTED_MAX)
         ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
@@ -286,7 +374,13 @@ class KeyedIndex:
         places = min(k, len(self._engine) + limits.BATCH_QUERIES_MAX)
         for _ in range(_NAME_TRIES):
             answers = self._engine.search(
-                data, k=places, ef=max(ef, k), scan_rows=self._scan_factor * max(ef, k), threads=workers, cancel=cancel
+                data,
+                k=places,
+                ef=max(ef, k),
+                scan_rows=self._scan_factor * max(ef, k),
+                threads=workers,
+                cancel=cancel,
+                sieve=sieve,
             )
             if answers is None:
                 raise Cancelled("the search was cancelled")
@@ -341,10 +435,27 @@ class KeyedIndex:
             Cancelled: ``cancel`` was set.
             StoreDamaged: a page of an index opened unread is damaged.
         """
-        if filter is not None:
-            raise InvalidParameter("this index has no attributes to filter by")
         queries = checks.one_query(query, options=self.options)
-        return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named)[0]
+        with self._passing(filter, members, plan) as sieve:
+            return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named, sieve=sieve)[0]
+
+    @contextmanager
+    def _passing(self, filter_: Mapping[str, Any] | None, members: KeysIn | None, plan: Plan) -> Iterator[Sieve | None]:
+        """Give what filter and members let pass for the time of a search; None: every row."""
+        if filter_ is None:
+            numbers = None if members is None else self._keys.for_read(members)
+            yield None if numbers is None else Sieve(members=numbers, plan=plan)
+            return
+        table = self._attributes
+        if table is None:
+            raise refuse_filter()
+        with table.search():
+            if members is None:
+                yield table.sieve(filter_, plan)[0]
+                return
+            numbers = self._keys.for_read(members)
+            passing = table.passing(filter_, self._engine.tags_of(numbers))
+            yield Sieve(members=np.ascontiguousarray(numbers[passing]), plan=plan)
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""
@@ -370,7 +481,8 @@ class KeyedIndex:
         """Return a consistent copy of the index as arrays; writers wait for it, searches do not."""
         with self._writer:
             self._settle()
-            return self._engine.dump() | self._keys.sections(self._engine.keys())
+            attributes = {} if self._attributes is None else self._attributes.sections()
+            return self._engine.dump() | self._keys.sections(self._engine.keys()) | attributes
 
     def verified(self, timeout: float | None = None) -> bool:
         """Wait until all that was opened unread is verified, at most ``timeout`` seconds; tell whether it is.
@@ -395,12 +507,23 @@ class KeyedIndex:
                 if wrong is None and isinstance(self._keys, TextKeys):
                     self._keys.restore(sections)
                     wrong = None if self._keys.knows_all(self._engine.keys()) else "a row has no text key"
+                if wrong is None:
+                    self._restore_attributes(sections)
             except (KeyError, ValueError) as error:
                 wrong = f"a section is missing or of another type: {error}"
             if wrong is not None:
                 self._engine.clear()
                 self._keys.clear()
                 raise StoreFormat(f"the sections of the index do not fit together: {wrong}")
+
+    def _restore_attributes(self, sections: Sections) -> None:
+        table = AttributeTable.from_sections(sections)
+        if (table is None) != ("tags" not in sections):
+            raise StoreFormat("the index has tags without attributes, or attributes without tags")
+        if table is not None:
+            tags, states = sections["tags"], sections.get("states")
+            table.check_tags(tags if states is None else tags[tags != NO_TAG])
+        self._attributes = table
 
     def stats(self) -> dict[str, Any]:
         """Return options, counters and sizes in bytes."""
@@ -420,8 +543,19 @@ class KeyedIndex:
             "engine": kernels.simd_name(),
             **figures,
             "resident_row_bytes": resident,
+            "attributes": [attribute.name for attribute in self.attributes],
+            "unfilled": list(self.unfilled()),
+            "attribute_bytes": 0 if self._attributes is None else self._attributes.nbytes,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }
+
+
+def _chosen(rows: AttributeRows, mask: npt.NDArray[np.bool_]) -> AttributeRows:
+    """Return the attributes of some of the rows."""
+    columns = {
+        name: AttributeValues(np.asarray(each.values)[mask], each.present[mask]) for name, each in rows.columns.items()
+    }
+    return AttributeRows(columns, rows.hashes[mask])
 
 
 def _table(answers: Answers) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:

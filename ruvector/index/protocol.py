@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ruvector.sparse import SparseVectors
 from ruvector.store import PageProof
-from ruvector.values import IndexOptions
+from ruvector.values import Attribute, AttributeRows, IndexOptions
 
 
 class CsrMatrix(Protocol):
@@ -65,8 +65,8 @@ class Plan(IntEnum):
 class Sieve:
     """Which rows may be in an answer: by tags, or the keys themselves.
 
-    ``bits`` is uint64[ceil(tags / 64)]; bit t % 64 of word t // 64 says whether the row with tag t passes, and ``count``
-    how many do. ``members`` are keys as numbers, int64[n], instead.
+    ``bits`` is uint64[ceil(tags / 64)]; bit t % 64 of word t // 64 says whether the row with tag t passes, and
+    ``count`` how many do. ``members`` are keys as numbers, int64[n], instead.
     """
 
     bits: npt.NDArray[np.uint64] | None = None
@@ -96,11 +96,38 @@ class VectorIndex(Protocol):
         """Return the number of rows."""
         ...
 
-    def upsert(self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False) -> int:
+    def upsert(
+        self, keys: KeysIn, vectors: VectorsIn, *, defer: bool = False, attributes: AttributeRows | None = None
+    ) -> int:
         """Insert or replace rows; returns how many changed. Twice equals once; of a repeated key the last counts.
 
         Deferred rows are found by comparing them all, until ``build`` links them.
         """
+        ...
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Return the attributes in order of their names."""
+        ...
+
+    def set_attributes(self, attributes: Sequence[Attribute], *, is_strict: bool = False) -> None:
+        """Have exactly these attributes; what is new knows none of the rows that are there."""
+        ...
+
+    def fill_attributes(self, keys: KeysIn, attributes: AttributeRows) -> None:
+        """Set the attributes of rows that are there."""
+        ...
+
+    def mark_filled(self) -> None:
+        """Note that the attributes of all rows were set since the last one was added."""
+        ...
+
+    def unfilled(self) -> tuple[str, ...]:
+        """Return the names of attributes that do not know all rows yet."""
+        ...
+
+    def attribute_hashes(self, keys: KeysIn) -> npt.NDArray[np.int64]:
+        """Return the hashes that the attributes of rows came with; 0 for unknown rows."""
         ...
 
     def build(self, *, on_progress: Callable[[BuildProgress], None] | None = None) -> None:
@@ -141,12 +168,23 @@ class VectorIndex(Protocol):
         ef: int | None = None,
         threads: int = 1,
         cancel: Bytes | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
         """Answer several queries; each as ``search`` does."""
         ...
 
     def search_table(
-        self, queries: VectorsIn, k: int, *, ef: int | None = None, threads: int = 1
+        self,
+        queries: VectorsIn,
+        k: int,
+        *,
+        ef: int | None = None,
+        threads: int = 1,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Answer several queries as tables: keys [q, k] and distances [q, k]; -1 (None) and infinity where none is."""
         ...
@@ -203,7 +241,7 @@ class Engine(Protocol):
         ...
 
     def start_tags(self) -> int:
-        """Give every row a tag, 0 to n - 1 in the order of ``keys``, and return n. Once for an index, before any other."""
+        """Give every row a tag, 0 to n - 1 in the order of ``keys``, and return n. Once for an index."""
         ...
 
     def tags_of(self, keys: npt.NDArray[np.int64]) -> Tags:

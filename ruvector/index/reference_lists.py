@@ -74,9 +74,7 @@ class ReferenceLists:
         sieve: Sieve | None = None,
     ) -> Answers | None:
         """Compare every row that passes: keys [q, k], distances [q, k], counts [q]; None when cancelled."""
-        return self._flat.search(
-            queries, k=k, ef=ef, scan_rows=scan_rows, threads=threads, cancel=cancel, sieve=sieve
-        )
+        return self._flat.search(queries, k=k, ef=ef, scan_rows=scan_rows, threads=threads, cancel=cancel, sieve=sieve)
 
     def contains(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell for each key whether it has a row."""
@@ -105,14 +103,18 @@ class ReferenceLists:
         head = np.zeros(8, dtype=np.int64)
         head[0] = len(self)
         tags = {"tags": flat["tags"]} if "tags" in flat else {}
-        return {name: flat[name] for name in _KEPT} | tags | {
-            "blocks": np.zeros((0, stride), dtype=np.uint8),
-            "block_lists": np.zeros(0, dtype=np.uint32),
-            "centroids": np.zeros((0, self._padded), dtype=np.float32),
-            "spreads": np.zeros(0, dtype=np.float32),
-            "center": np.zeros(0, dtype=np.float32),
-            "head": head,
-        }
+        return (
+            {name: flat[name] for name in _KEPT}
+            | tags
+            | {
+                "blocks": np.zeros((0, stride), dtype=np.uint8),
+                "block_lists": np.zeros(0, dtype=np.uint32),
+                "centroids": np.zeros((0, self._padded), dtype=np.float32),
+                "spreads": np.zeros(0, dtype=np.float32),
+                "center": np.zeros(0, dtype=np.float32),
+                "head": head,
+            }
+        )
 
     def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` of either engine returned, without the lists; None, or what is wrong."""

@@ -338,4 +338,3 @@ class Sidecar:
         """Return the epoch of the lease once the database knows where to ask; 0 without it."""
         epoch = self._lease.epoch
         return epoch if epoch == self._served_epoch else 0
-

@@ -2,14 +2,17 @@
 -- Every attached column, and the filter columns that are there and captured, with the types that they have now.
 SELECT c.id, c.name, c.table_oid::bigint, c.table_schema, c.table_name, c.column_name, c.key_columns, c.key_types,
   c.vector_type, c.dims, c.metric, c.index_kind, c.m, c.ef_construction, c.ef_search, f.names, f.types, f.bytewise,
-  f.versions, c.fingerprint
+  f.versions, f.ordered, c.fingerprint
 FROM ruvector.collection c
 CROSS JOIN LATERAL (
   SELECT coalesce(array_agg(a.attname::text ORDER BY a.attname), '{}') AS names,
     coalesce(array_agg(format_type(a.atttypid, -1) ORDER BY a.attname), '{}') AS types,
     coalesce(array_agg(coalesce(l.collisdeterministic, true) ORDER BY a.attname), '{}') AS bytewise,
-    coalesce(array_agg(concat_ws('.', c.captured ->> a.attname, a.attnum, a.xmin) ORDER BY a.attname), '{}') AS versions
+    coalesce(array_agg(concat_ws('.', c.captured ->> a.attname, a.attnum, a.xmin) ORDER BY a.attname), '{}') AS versions,
+    coalesce(array_agg(coalesce(CASE l.collname WHEN 'default' THEN d.datcollate ELSE l.collname END IN ('C', 'POSIX'), false)
+                       ORDER BY a.attname), '{}') AS ordered
   FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  JOIN pg_database d ON d.datname = current_database()
   WHERE a.attrelid = c.table_oid AND a.attname = ANY (c.filter_columns) AND c.captured ? a.attname AND NOT a.attisdropped
 ) f
 ORDER BY c.id;

@@ -442,7 +442,7 @@ class SimulatedIndex(KeyedIndex):
             self.seen = (self.changes, super().search(query, limits.WANTED_MAX))
         return self.seen[1]
 
-    def upsert(self, keys: Any, vectors: Any, *, defer: bool = False) -> int:
+    def upsert(self, keys: Any, vectors: Any, *, defer: bool = False, attributes: Any = None) -> int:
         """Insert or replace rows, one by one and in an order that does not depend on a hash."""
         done = 0
         for at in np.argsort(keys):

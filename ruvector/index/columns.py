@@ -1,0 +1,535 @@
+"""The columns that filters read: one array per attribute, indexed by the tags of the rows.
+
+Every column can tell for each row whether a comparison with a value is true, as SQL has it: with NULL it never is.
+Where a column cannot know (texts in another order than that of their characters, numerics beyond a float64) it says
+that it may be true: a filter built on it never loses a row, and is said not to be exact.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ruvector.errors import StoreFormat
+from ruvector.index.protocol import Sections
+from ruvector.values import Attribute, AttributeValues
+
+Mask = npt.NDArray[np.bool_]
+Places = "npt.NDArray[np.int64] | slice"
+COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
+
+_EPOCH_DAY = datetime.date(2000, 1, 1).toordinal()
+_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+_INT64 = np.iinfo(np.int64)
+_INTEGERS: Mapping[str, type[np.signedinteger[Any]]] = {
+    "smallint": np.int16,
+    "integer": np.int32,
+    "bigint": np.int64,
+}
+
+
+class Unreadable(ValueError):
+    """A value that this program cannot read as one of a column's type."""
+
+
+class Column(Protocol):
+    """One attribute of all rows, by tag."""
+
+    attribute: Attribute
+    is_list: bool
+
+    def resize(self, size: int) -> None:
+        """Make room for tags below ``size``; new rows are NULL."""
+        ...
+
+    def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
+        """Set the values of some rows."""
+        ...
+
+    def value(self, value: object) -> Any:
+        """Return a value as ``write`` takes it; raises Unreadable."""
+        ...
+
+    def read(self, value: object) -> Any:
+        """Return a value as the column compares it; raises Unreadable."""
+        ...
+
+    def compare(self, operator: str, operand: Any, at: Any) -> tuple[Mask, bool]:
+        """Tell for the rows ``at`` (tags or a slice) whether they compare so, and whether that is certain."""
+        ...
+
+    def is_among(self, operands: Sequence[Any], at: Any, *, negated: bool) -> tuple[Mask, bool]:
+        """Tell for the rows whether they are one of the operands (negated: none of them), and whether it is certain."""
+        ...
+
+    def is_present(self, at: Any) -> Mask:
+        """Tell for the rows whether they are not NULL."""
+        ...
+
+    def sections(self) -> Sections:
+        """Return the column as arrays."""
+        ...
+
+    def restore(self, sections: Sections, size: int) -> None:
+        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Return about how much memory it takes."""
+        ...
+
+
+class _Values:
+    """Values of one width and whether they are there."""
+
+    is_list = False
+
+    def __init__(self, attribute: Attribute, dtype: npt.DTypeLike) -> None:
+        self.attribute = attribute
+        self._values: npt.NDArray[Any] = np.zeros(0, dtype=dtype)
+        self._present: Mask = np.zeros(0, dtype=np.bool_)
+
+    def resize(self, size: int) -> None:
+        """Make room for tags below ``size``; new rows are NULL."""
+        if size > len(self._present):
+            capacity = max(size, len(self._present) * 5 // 4)
+            self._values = _grown(self._values, capacity)
+            self._present = _grown(self._present, capacity)
+
+    def is_present(self, at: Any) -> Mask:
+        """Tell for the rows whether they are not NULL."""
+        mask: Mask = self._present[at]
+        return mask
+
+    def sections(self) -> Sections:
+        """Return the column as arrays."""
+        values = self._values.view(np.uint8).reshape(-1, 16) if self._values.dtype.kind == "S" else self._values
+        return {"values": values, "present": self._present.view(np.uint8)}
+
+    def restore(self, sections: Sections, size: int) -> None:
+        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
+        values, present = sections["values"], sections["present"]
+        if self._values.dtype.kind == "S" and values.dtype == np.uint8 and values.shape[1:] == (16,):
+            values = np.ascontiguousarray(values).reshape(-1).view("S16")
+        if values.dtype != self._values.dtype or present.dtype != np.uint8 or not values.shape == present.shape:
+            raise StoreFormat(f'the values of attribute "{self.attribute.name}" are of another kind')
+        if values.ndim != 1 or len(values) < size or (present > 1).any():
+            raise StoreFormat(f'values of attribute "{self.attribute.name}" are missing')
+        self._values, self._present = np.array(values), np.array(present).view(np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Return about how much memory it takes."""
+        return self._values.nbytes + self._present.nbytes
+
+
+class OrderedColumn(_Values):
+    """Numbers, times and uuids: an order-preserving code for each value.
+
+    ``is_rounded``: several values have one code (numeric as float64), so equal codes may be different values.
+    """
+
+    def __init__(
+        self,
+        attribute: Attribute,
+        dtype: npt.DTypeLike,
+        *,
+        encode: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+        read: Callable[[object], Any],
+        is_rounded: bool = False,
+    ) -> None:
+        """Start without rows."""
+        super().__init__(attribute, dtype)
+        self._encode, self._read, self._is_rounded = encode, read, is_rounded
+
+    def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
+        """Set the values of some rows."""
+        self._values[tags] = self._encode(np.asarray(given.values))
+        self._present[tags] = given.present
+
+    def value(self, value: object) -> Any:
+        """Return a value as ``write`` takes it; raises Unreadable."""
+        return self._read(value)
+
+    def read(self, value: object) -> Any:
+        """Return the code of a value; raises Unreadable."""
+        return self._encode(np.array([self._read(value)]))[0]
+
+    def compare(self, operator: str, operand: Any, at: Any) -> tuple[Mask, bool]:
+        """Tell for the rows whether they compare so, and whether that is certain."""
+        values, present = self._values[at], self._present[at]
+        if self._is_rounded:
+            if operator == "<>":
+                return present.copy(), False
+            operator = {"<": "<=", ">": ">="}.get(operator, operator)
+        return _compared(values, operator, operand) & present, not self._is_rounded
+
+    def is_among(self, operands: Sequence[Any], at: Any, *, negated: bool) -> tuple[Mask, bool]:
+        """Tell for the rows whether they are one of the operands (negated: none), and whether it is certain."""
+        values, present = self._values[at], self._present[at]
+        if negated and self._is_rounded:
+            return present.copy(), False
+        found = np.isin(values, np.array(operands, dtype=self._values.dtype), invert=negated)
+        return found & present, not self._is_rounded
+
+
+class TextColumn(_Values):
+    """Texts, each stored once; ``pads`` leaves out blanks at the end, as character(n) does."""
+
+    def __init__(self, attribute: Attribute, *, pads: bool = False) -> None:
+        """Start without rows."""
+        super().__init__(attribute, np.int32)
+        self._pads = pads
+        self._texts: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
+        """Set the values of some rows."""
+        self._values[tags] = [
+            self._code(text) if is_there else 0
+            for text, is_there in zip(given.values, given.present.tolist(), strict=True)
+        ]
+        self._present[tags] = given.present
+        if len(self._texts) > 1024 and len(self._texts) > 2 * int(self._present.sum()):
+            self._forget_unused()
+
+    def _code(self, text: str) -> int:
+        text = text.rstrip(" ") if self._pads else text
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self._texts)
+            self._texts.append(text)
+        return code
+
+    def _forget_unused(self) -> None:
+        used, places = np.unique(self._values[self._present], return_inverse=True)
+        self._values[self._present] = places
+        self._texts = [self._texts[code] for code in used.tolist()]
+        self._codes = {text: code for code, text in enumerate(self._texts)}
+
+    def value(self, value: object) -> Any:
+        """Return a text; raises Unreadable."""
+        return self.read(value)
+
+    def read(self, value: object) -> Any:
+        """Return a text as it is compared; raises Unreadable."""
+        if not isinstance(value, str):
+            raise Unreadable("a text")
+        return value.rstrip(" ") if self._pads else value
+
+    def compare(self, operator: str, operand: Any, at: Any) -> tuple[Mask, bool]:
+        """Tell for the rows whether they compare so, and whether that is certain."""
+        if operator in ("=", "<>"):
+            return self.is_among([operand], at, negated=operator == "<>")
+        present = self._present[at]
+        if not (self.attribute.is_ordered and self.attribute.is_bytewise):
+            return present.copy(), False
+        table = _compared(np.array(self._texts, dtype=object), operator, operand).astype(np.bool_)
+        return self._looked_up(table, at) & present, True
+
+    def is_among(self, operands: Sequence[Any], at: Any, *, negated: bool) -> tuple[Mask, bool]:
+        """Tell for the rows whether they are one of the operands (negated: none), and whether it is certain."""
+        present = self._present[at]
+        if not self.attribute.is_bytewise:
+            return present.copy(), False
+        codes = [code for code in map(self._codes.get, operands) if code is not None]
+        if len(codes) <= 1:
+            values = self._values[at]
+            found = values == codes[0] if codes else np.zeros(len(values), dtype=np.bool_)
+        else:
+            table = np.zeros(len(self._texts), dtype=np.bool_)
+            table[codes] = True
+            found = self._looked_up(table, at)
+        return (~found if negated else found) & present, True
+
+    def _looked_up(self, table: Mask, at: Any) -> Mask:
+        return table[self._values[at]] if len(table) else np.zeros(len(self._values[at]), dtype=np.bool_)
+
+    def sections(self) -> Sections:
+        """Return the column as arrays."""
+        return super().sections() | {"texts": _json_section(self._texts)}
+
+    def restore(self, sections: Sections, size: int) -> None:
+        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
+        super().restore(sections, size)
+        texts = _read_json(sections["texts"])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise StoreFormat(f'the texts of attribute "{self.attribute.name}" are none')
+        self._texts = texts
+        self._codes = {text: code for code, text in enumerate(texts)}
+        _check_codes(self.attribute, self._values, self._present, len(texts))
+
+    @property
+    def nbytes(self) -> int:
+        """Return about how much memory it takes."""
+        return super().nbytes + sum(60 + len(text) for text in self._texts[:1000]) * max(1, len(self._texts) // 1000)
+
+
+class ListColumn(_Values):
+    """Arrays of texts or whole numbers, each stored once; what is asked is which elements they hold."""
+
+    is_list = True
+
+    def __init__(self, attribute: Attribute, *, read_element: Callable[[object], Any]) -> None:
+        """Start without rows."""
+        super().__init__(attribute, np.int32)
+        self._read = read_element
+        self._lists: list[tuple[Any, ...]] = []
+        self._codes: dict[tuple[Any, ...], int] = {}
+        self._holders: dict[Any, list[int]] = {}  # codes of the lists that hold an element
+
+    def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
+        """Set the values of some rows."""
+        self._values[tags] = [
+            self._code(tuple(each)) if is_there else 0
+            for each, is_there in zip(given.values, given.present.tolist(), strict=True)
+        ]
+        self._present[tags] = given.present
+        if len(self._lists) > 1024 and len(self._lists) > 2 * int(self._present.sum()):
+            used, places = np.unique(self._values[self._present], return_inverse=True)
+            self._values[self._present] = places
+            self._take_lists([self._lists[code] for code in used.tolist()])
+
+    def _code(self, elements: tuple[Any, ...]) -> int:
+        code = self._codes.get(elements)
+        if code is None:
+            code = self._codes[elements] = len(self._lists)
+            self._lists.append(elements)
+            for element in set(elements):
+                self._holders.setdefault(element, []).append(code)
+        return code
+
+    def _take_lists(self, lists: list[tuple[Any, ...]]) -> None:
+        self._lists, self._codes, self._holders = [], {}, {}
+        for elements in lists:
+            self._code(elements)
+
+    def value(self, value: object) -> Any:
+        """Return an element; raises Unreadable."""
+        return self._read(value)
+
+    def read(self, value: object) -> Any:
+        """Return an element as it is compared; raises Unreadable."""
+        return self._read(value)
+
+    def compare(self, operator: str, operand: Any, at: Any) -> tuple[Mask, bool]:
+        """Tell for the rows whether the operand is an element (``=``), or none (``<>``); the latter with NULL never."""
+        found, is_exact = self.is_among([operand], at, negated=False)
+        if operator == "=" or not is_exact:
+            return found, is_exact
+        return ~(found | self._holding([None], at)) & self._present[at], True
+
+    def is_among(self, operands: Sequence[Any], at: Any, *, negated: bool) -> tuple[Mask, bool]:
+        """Tell for the rows whether an operand is among their elements (negated: none is)."""
+        present = self._present[at]
+        if not self.attribute.is_bytewise:
+            return present.copy(), False
+        found = self._holding(operands, at)
+        return (~found if negated else found) & present, True
+
+    def _holding(self, elements: Iterable[Any], at: Any) -> Mask:
+        table = np.zeros(len(self._lists) + 1, dtype=np.bool_)
+        for element in elements:
+            table[self._holders.get(element, [])] = True
+        mask: Mask = table[self._values[at]]
+        return mask
+
+    def sections(self) -> Sections:
+        """Return the column as arrays."""
+        return super().sections() | {"lists": _json_section(self._lists)}
+
+    def restore(self, sections: Sections, size: int) -> None:
+        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
+        super().restore(sections, size)
+        lists = _read_json(sections["lists"])
+        if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
+            raise StoreFormat(f'the arrays of attribute "{self.attribute.name}" are none')
+        self._take_lists([tuple(each) for each in lists])
+        _check_codes(self.attribute, self._values, self._present, len(self._lists))
+
+    @property
+    def nbytes(self) -> int:
+        """Return about how much memory it takes."""
+        return super().nbytes + 200 * len(self._lists)
+
+
+def new_column(attribute: Attribute) -> Column | None:
+    """Return an empty column for an attribute; None for a type that filters do not know."""
+    kind = attribute.type
+    if kind == "boolean":
+        return OrderedColumn(attribute, np.int8, encode=lambda values: values.astype(np.int8), read=_read_bool)
+    if kind in _INTEGERS:
+        dtype = _INTEGERS[kind]
+        return OrderedColumn(attribute, dtype, encode=lambda values: values.astype(dtype), read=_integer_reader(dtype))
+    if kind == "real":
+        return OrderedColumn(attribute, np.int32, encode=_real_codes, read=_read_float)
+    if kind in ("double precision", "numeric"):
+        return OrderedColumn(attribute, np.int64, encode=_double_codes, read=_read_float, is_rounded=kind == "numeric")
+    if kind == "date":
+        return OrderedColumn(attribute, np.int32, encode=_day_codes, read=_read_date)
+    if kind.startswith("timestamp"):
+        return OrderedColumn(attribute, np.int64, encode=lambda values: values.astype(np.int64), read=_read_time)
+    if kind == "uuid":
+        return OrderedColumn(attribute, "S16", encode=lambda values: values.astype("S16"), read=_read_uuid)
+    if kind in ("text", "character varying", "name", "bpchar", "character"):
+        return TextColumn(attribute, pads=kind in ("bpchar", "character"))
+    if kind in ("text[]", "character varying[]"):
+        return ListColumn(attribute, read_element=_read_text)
+    if kind in ("integer[]", "bigint[]", "smallint[]"):
+        return ListColumn(attribute, read_element=_integer_reader(_INTEGERS[kind.removesuffix("[]")]))
+    return None
+
+
+# ---- codes and values ------------------------------------------------------------------------------------------------
+
+
+def _double_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return whole numbers in PostgreSQL's order of doubles: NaN equals itself and is the greatest, -0 equals 0."""
+    numbers = values.astype(np.float64) + 0.0
+    bits = np.where(np.isnan(numbers), np.nan, numbers).view(np.int64)
+    return np.where(bits < 0, bits ^ np.int64(_INT64.max), bits)
+
+
+def _real_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float32) + np.float32(0)
+    bits = np.where(np.isnan(numbers), np.float32(np.nan), numbers).view(np.int32)
+    return np.where(bits < 0, bits ^ np.int32(np.iinfo(np.int32).max), bits)
+
+
+def _day_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    bounds = np.iinfo(np.int32)
+    return np.clip(values.astype(np.int64), bounds.min, bounds.max).astype(np.int32)
+
+
+def _read_bool(value: object) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if value in ("true", "t", "false", "f"):
+        return str(value).startswith("t")
+    raise Unreadable("true or false")
+
+
+def _integer_reader(dtype: type[np.signedinteger[Any]]) -> Callable[[object], int]:
+    bounds = np.iinfo(dtype)
+
+    def read(value: object) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                raise Unreadable("a whole number") from None
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            raise Unreadable("a whole number")
+        if not bounds.min <= int(value) <= bounds.max:
+            raise Unreadable(f"a whole number of {bounds.bits // 8} bytes")
+        return int(value)
+
+    return read
+
+
+def _read_float(value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, str, decimal.Decimal, np.integer, np.floating)
+    ):
+        raise Unreadable("a number")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise Unreadable("a number") from None
+
+
+def _read_date(value: object) -> int:
+    if isinstance(value, str) and value in ("infinity", "-infinity"):
+        return int(_INT64.max if value == "infinity" else _INT64.min)
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[D]").item()
+    if isinstance(value, str):
+        try:
+            value = datetime.date.fromisoformat(value)
+        except ValueError:
+            raise Unreadable("a date") from None
+    if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
+        raise Unreadable("a date")
+    return value.toordinal() - _EPOCH_DAY
+
+
+def _read_time(value: object) -> int:
+    if isinstance(value, str) and value in ("infinity", "-infinity"):
+        return int(_INT64.max if value == "infinity" else _INT64.min)
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            raise Unreadable("a timestamp") from None
+    if not isinstance(value, datetime.datetime):
+        raise Unreadable("a timestamp")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=datetime.UTC)
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def _read_uuid(value: object) -> bytes:
+    if isinstance(value, str):
+        try:
+            value = uuid.UUID(value)
+        except ValueError:
+            raise Unreadable("a uuid") from None
+    if not isinstance(value, uuid.UUID):
+        raise Unreadable("a uuid")
+    return value.bytes
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Unreadable("a text")
+    return value
+
+
+def _compared(values: npt.NDArray[Any], operator: str, operand: Any) -> Mask:
+    if operator == "=":
+        return np.asarray(values == operand)
+    if operator == "<>":
+        return np.asarray(values != operand)
+    if operator == "<":
+        return np.asarray(values < operand)
+    if operator == "<=":
+        return np.asarray(values <= operand)
+    return np.asarray(values > operand) if operator == ">" else np.asarray(values >= operand)
+
+
+# ---- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    larger = np.zeros(size, dtype=array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def _json_section(content: Sequence[Any]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+
+
+def _read_json(section: npt.NDArray[Any]) -> Any:
+    try:
+        return json.loads(section.tobytes())
+    except ValueError:
+        raise StoreFormat("a dictionary of an attribute cannot be read") from None
+
+
+def _check_codes(attribute: Attribute, values: npt.NDArray[Any], present: Mask, count: int) -> None:
+    used = values[present]
+    if len(used) and not (used.min() >= 0 and used.max() < count):
+        raise StoreFormat(f'a value of attribute "{attribute.name}" is not in its dictionary')
