@@ -135,9 +135,15 @@ def measure(given: argparse.Namespace, words: list[str]) -> dict[str, Any]:
             cases = cases_of(attributed, given.selectivity, given.folder, seed=given.seed)
             plan = Plan(data.metric, given.m, given.ef_construction, given.threads, Path(scratch))
             run = compare(
-                attributed, cases, [each for each in names if ENGINES[each].is_installed], plan=plan, efs=tuple(given.ef),
-                rounds=given.rounds, seconds=given.seconds, say=_say,
-            )  # fmt: skip
+                attributed,
+                cases,
+                [each for each in names if ENGINES[each].is_installed],
+                plan=plan,
+                efs=tuple(given.ef),
+                rounds=given.rounds,
+                seconds=given.seconds,
+                say=_say,
+            )
         result["runs"].append(run)
         _show(run, details=given.details)
         if given.json is not None:

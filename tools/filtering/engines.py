@@ -31,7 +31,7 @@ def _untold(_queries: Floats, _filters: tuple[Filter, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """An engine in one setting. ``ask`` alone is timed: ``prepare`` makes what it takes, ``rows`` reads what it gives."""
+    """An engine in one setting. Only ``ask`` is timed: ``prepare`` makes what it takes, ``rows`` reads its answer."""
 
     engine: str
     setting: str
@@ -88,8 +88,7 @@ def _build_ruvector(attributed: Attributed, plan: Plan, efs: tuple[int, ...]) ->
     index = ruvector.Index(
         dims=rows.shape[1], metric=plan.metric, m=plan.m, ef_construction=plan.ef_construction, threads=plan.threads
     )
-    attributes = {name: values.tolist() for name, values in attributed.columns.items()}
-    index.add(np.arange(len(rows)), rows, attributes=attributes)
+    index.add(np.arange(len(rows)), rows, attributes=attributed.columns)
     return Built([_ruvector(index, "auto", (None, *efs)), *(_ruvector(index, forced, (None,)) for forced in PLANS)])
 
 

@@ -86,4 +86,7 @@ class Filter:
 
     def mask(self, columns: Columns) -> Mask:
         """Tell which rows pass; columns may be cut to some rows."""
-        return np.logical_and.reduce([condition.mask(columns) for condition in self.conditions])
+        passing, *others = (condition.mask(columns) for condition in self.conditions)
+        for other in others:
+            passing = passing & other
+        return passing
