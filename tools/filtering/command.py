@@ -76,13 +76,15 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print the tables; exit code 1 when an engine failed."""
     words = sys.argv[1:] if words is None else list(words)
-    given = parser().parse_args(words)
+    options = parser()
+    given = options.parse_args(words)
+    if given.quick:
+        options.set_defaults(**QUICK)  # what is given stays
+        given = options.parse_args(words)
     problem = _problem(given)
     if problem is not None:
         print(problem, file=sys.stderr)
         return 2
-    if given.quick:
-        vars(given).update(QUICK)
     if given.input is not None:
         result = json.loads(given.input.read_text(encoding="utf-8"))
         if result.get("tool") != "bench_filter" or result.get("format") != FORMAT:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ann.arrays import Floats, K, unit
 from ann.engines import Plan
-from filtering.attributes import Attributed
+from filtering.attributes import DICE, Attributed
 from filtering.filters import Filter
+from ruvector.limits import FILTER_CACHE_MAX
 from ruvector.values import Metric
 
 Effort = int | None  # an ef, or None for the engine's default
@@ -31,7 +32,10 @@ def _untold(_queries: Floats, _filters: tuple[Filter, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """An engine in one setting. Only ``ask`` is timed: ``prepare`` makes what it takes, ``rows`` reads its answer."""
+    """An engine in one setting. Only ``ask`` is timed: ``prepare`` makes what it takes, ``rows`` reads its answer.
+
+    ``forget`` has it forget the filters that it has seen.
+    """
 
     engine: str
     setting: str
@@ -41,6 +45,7 @@ class Contender:
     ask: Callable[[Any], Any]
     rows: Callable[[Any], list[int]]
     plan: Callable[[Floats, tuple[Filter, ...]], str] = _untold  # how some queries are answered, in a few words
+    forget: Callable[[], None] = _nothing
 
     @property
     def label(self) -> str:
@@ -106,6 +111,10 @@ def _ruvector(index: Any, setting: str, efs: tuple[Effort, ...]) -> Contender:
         counts = {name: after.get(figure, 0) - before.get(figure, 0) for figure, name in PLAN_FIGURES.items()}
         return tally(Counter({name: count for name, count in counts.items() if count}))
 
+    def forget() -> None:
+        for number in range(1, FILTER_CACHE_MAX + 1):
+            index.search(np.ones(index.options.dims, dtype=np.float32), 1, filter={DICE: -number})
+
     return Contender(
         "ruvector",
         setting,
@@ -115,6 +124,7 @@ def _ruvector(index: Any, setting: str, efs: tuple[Effort, ...]) -> Contender:
         ask=ask,
         rows=lambda answer: [row for row in answer[0].tolist() if row >= 0],
         plan=taken if setting == "auto" else _untold,
+        forget=forget,
     )
 
 

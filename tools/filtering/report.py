@@ -28,6 +28,8 @@ METHOD = (
     "hnswlib and faiss get a mask of the rows that pass, made before the clock starts: their figures leave out what "
     "the filter itself costs. hnswlib answers with an error when it finds fewer than ten: that counts as no rows. "
     "usearch is left out: its package for Python has no filter.",
+    "ruvector remembers filters; here it meets each for the first time, but for those that are the same for all "
+    "queries, so evaluating them is in its figures.",
     "pgvector answers by its hnsw index, with iterative scans off, strict or relaxed, hnsw.max_scan_tuples at its "
     "default. *chosen*: there are B-tree indexes of the columns, and PostgreSQL takes the plan that it thinks best. "
     "No setting is asked more queries than fit the time for each.",

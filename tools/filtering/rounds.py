@@ -128,6 +128,7 @@ def _ask(contender: Contender, case: Case, attributed: Attributed, seconds: floa
     queries = attributed.data.queries
     for query, each in zip(queries[:WARM_UP_QUERIES], case.filters, strict=False):
         contender.ask(contender.prepare(query, each))
+    contender.forget()
     answers: list[list[int]] = []
     times: list[float] = []
     for query, each in zip(queries, case.filters, strict=True):

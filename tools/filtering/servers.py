@@ -14,9 +14,10 @@ import psycopg
 from ann.arrays import Floats, K
 from ann.engines import Plan
 from ann.servers import OPERATORS, Searcher, Stand
-from filtering.attributes import Attributed
+from filtering.attributes import DICE, Attributed
 from filtering.engines import Built, Contender, Effort, tally
 from filtering.filters import Columns, Filter
+from ruvector.limits import FILTER_CACHE_MAX
 
 SQL, PGVECTOR = "ruvector-sql", "pgvector"
 NAMES = {
@@ -27,6 +28,11 @@ NAMES = {
 SCANS = ("off", "strict_order", "relaxed_order")
 CHOSEN = "chosen"  # by PostgreSQL: the index or another plan
 FILTERED_SECONDS_MAX = 60  # until the sidecar knows the columns; then it is measured as it is
+# As many other filters as the sidecar remembers, none of which lets a row pass.
+FORGET = f"""
+SELECT count(*) FROM generate_series(1, {FILTER_CACHE_MAX}) n, (SELECT v FROM rows LIMIT 1) r,
+  ruvector_search('rows', r.v, 1, filter => jsonb_build_object('{DICE}', -n))
+"""
 INDEX_KINDS = {"rows_v": "hnsw", "rows_by_": "btree"}  # by the name of an index in a plan
 
 
@@ -90,6 +96,9 @@ def _ruvector(stand: Stand, efs: tuple[Effort, ...]) -> Contender:
         ]
         return tally(Counter(each.removeprefix("index, filtered: ") for each in told))
 
+    def forget() -> None:
+        stand.connection.execute(FORGET)
+
     set_ef(None)
     _wait_until_filtered(stand)
     return Contender(
@@ -101,13 +110,14 @@ def _ruvector(stand: Stand, efs: tuple[Effort, ...]) -> Contender:
         ask=lambda question: searcher.ask(question[0], after=[question[1]]),
         rows=_numbers,
         plan=plan,
+        forget=forget,
     )
 
 
 def _wait_until_filtered(stand: Stand) -> None:
     """Wait until the sidecar applies filters itself."""
     until = time.monotonic() + FILTERED_SECONDS_MAX
-    asked = "SELECT plan FROM ruvector_explain('rows', (SELECT v FROM rows LIMIT 1), 1, '{\"dice\": 0}')"
+    asked = f"SELECT plan FROM ruvector_explain('rows', (SELECT v FROM rows LIMIT 1), 1, '{{\"{DICE}\": 0}}')"
     while time.monotonic() < until:
         (plan,) = stand.connection.execute(asked).fetchone() or ("",)
         if str(plan).startswith("index, filtered"):
