@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -49,3 +50,30 @@ def test_bench_ann_asks_through_sql(tmp_path):
         assert engine["points"][0]["recall"] == 1.0
         assert engine["points"][0]["qps_wall"] > 0
         assert engine["build"]["wall_s"] > 0
+
+
+def test_bench_filter_asks_ruvector_and_pgvector_the_same(tmp_path):
+    output, page, plot = (tmp_path / name for name in ("filter.json", "filter.md", "filter.png"))
+    drawn = [] if find_spec("matplotlib") is None else ["--plot", str(plot)]
+    printed = run(
+        "bench_filter.py", "--data", "synthetic:300", "--quick", "--queries", "4", "--selectivity", "0.1",
+        "--engines", "ruvector-sql", "pgvector", "--json", str(output), "--markdown", str(page), *drawn,
+    )  # fmt: skip
+    (measured,) = json.loads(output.read_text(encoding="utf-8"))["runs"]
+    settings = {
+        ("ruvector-sql", "auto"),
+        *(("pgvector", setting) for setting in ("off", "strict_order", "relaxed_order", "chosen")),
+    }
+    assert [case["name"] for case in measured["cases"]] == ["10 % random", "10 % near", "10 % far"]
+    for case in measured["cases"]:
+        assert {(point["engine"], point["setting"]) for point in case["points"]} == settings
+        for point in case["points"]:
+            if point["engine"] == "ruvector-sql":
+                assert (point["recall"], point["short"]) == (1.0, 0)
+            elif point["setting"] != "chosen":
+                assert point["plan"] == "hnsw"
+            elif point["plan"] in ("btree", "seq"):
+                assert point["recall"] == 1.0
+    assert "Through SQL, beside pgvector" in printed
+    assert "| 10 % far |" in page.read_text(encoding="utf-8")
+    assert plot.exists() == bool(drawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ def available_bytes() -> int | None:
     return _memory_kib("MemAvailable") * 1_024 or None
 
 
-def printable_command(words: list[str]) -> list[str]:
+def printable_command(
+    words: list[str], *, tool: str = "bench_ann.py", paths: Sequence[str] = PATH_OPTIONS
+) -> list[str]:
     """Return the command line with folders cut from paths: results are published, the names of folders are not."""
-    shown, before = ["python", "tools/bench_ann.py"], ""
+    shown, before = ["python", f"tools/{tool}"], ""
     for word in words:
         option, equals, value = word.partition("=")
-        if before in PATH_OPTIONS:
+        if before in paths:
             shown.append(Path(word).name)
-        elif equals and option in PATH_OPTIONS:
+        elif equals and option in paths:
             shown.append(f"{option}={Path(value).name}")
         else:
             shown.append(word)

@@ -7,7 +7,7 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,16 @@ class Stand:
         self._sidecar = SidecarProcess(self.dsn, self._home, SystemClock())
         self._sidecar.start()
 
-    def attach(self, plan: Plan) -> None:
-        """Attach the column and wait until the sidecar's index answers."""
+    def attach(self, plan: Plan, *, columns: Sequence[str] = ()) -> None:
+        """Attach the column, with columns for filters, and wait until the sidecar's index answers."""
         with connect(self.dsn) as client:
             client.attach(
-                "public.rows.v", name="rows", metric=str(plan.metric), m=plan.m, ef_construction=plan.ef_construction
+                "public.rows.v",
+                name="rows",
+                metric=str(plan.metric),
+                columns=columns,
+                m=plan.m,
+                ef_construction=plan.ef_construction,
             )
         until = time.monotonic() + LIVE_SECONDS_MAX
         asked = "SELECT engine, reason FROM ruvector_explain('rows', (SELECT v FROM rows LIMIT 1))"
@@ -187,9 +192,12 @@ class Searcher:
         self.query = query
         self._cursor = connection.cursor(binary=True)
 
-    def ask(self, query: Floats) -> list[tuple[Any, ...]]:
-        """Return the rows of one answer; a statement without a place for the query is asked without it."""
-        values = (_Vector(query),) if "%b" in self.query else None
+    def ask(self, query: Floats, *, before: Sequence[Any] = (), after: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of one answer; a statement without a place for the query is asked without it.
+
+        ``before`` and ``after`` are values with places before and after that of the query.
+        """
+        values = (*before, _Vector(query), *after) if "%b" in self.query else None
         return self._cursor.execute(self.query, values, prepare=True).fetchall()
 
     def one(self, query: Floats) -> list[int]:
