@@ -21,6 +21,10 @@ class Backfill:
         self._horizon: int | None = None
         self._after: str | None = None
 
+    def report(self, mirror: Mirror) -> dict[str, object]:
+        """Return what was done."""
+        return {"rows": self.rows, "attributes": [attribute.name for attribute in mirror.collection.attributes]}
+
     def step(self, mirror: Mirror, reader: TableReader) -> bool:
         """Fill the next slice; tell whether all rows are filled."""
         with reader.at_snapshot() as (snapshot, lsn):

@@ -169,7 +169,7 @@ class MirrorWorker:
         self._check_drift(reader)
         if self._identity is not None and not self._identity.is_original:
             raise NotLive("the database was restored or cloned", hint="Restart the sidecar.")
-        self._fit_attributes()
+        generations.fit_attributes(self.mirror.index, self.mirror.collection)  # it may have been inherited
         also: set[str] = set()
         rows_max = limits.RECENT_CHANGES_MAX
         if not self._is_flooded and (self._go_back(also) or self._load()):
@@ -204,20 +204,6 @@ class MirrorWorker:
             self._publish(force=True)
         elif is_live or self.mirror.state is not MirrorState.STANDBY:
             self.mirror.put_off(MirrorState.STANDBY, "another sidecar answers; this one follows")
-
-    def _fit_attributes(self) -> None:
-        """Give an index that was inherited the attributes of the collection."""
-        generations.fit_attributes(self.mirror.index, self.mirror.collection)
-
-    def _fill_some(self, reader: TableReader) -> None:
-        """Read the attributes of some more rows, when they are not known of all."""
-        if self._backfill is None or not self._backfill.step(self.mirror, reader):
-            return
-        names = ", ".join(attribute.name for attribute in self.mirror.collection.attributes)
-        logger.info("attributes of %s were read of %d rows: %s",
-                    self.mirror.collection.name, self._backfill.rows, names)  # fmt: skip
-        self._parts()[1].note_event("attributes", {"rows": self._backfill.rows, "attributes": names})
-        self._backfill = None
 
     def _go_back(self, also: set[str]) -> bool:
         """After a lost connection: return to the last checkpoint that the database confirms.
@@ -399,15 +385,16 @@ class MirrorWorker:
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
-            self._fill_some(reader)
+            if self._backfill is not None and self._backfill.step(self.mirror, reader):
+                self._parts()[1].note_event("attributes", self._backfill.report(self.mirror))
+                self._backfill = None
             self.mirror.index.verified(0)  # raises when a page that was not read at start is damaged
             self._scrub_some(reader)
             if self._checkpoint_due():
                 self._checkpoint()
             self._publish()
-            pause = limits.POLL_SECONDS_MIN if batch.changes else min(pause * 2, limits.POLL_SECONDS_MAX)
-            if self._backfill is not None:
-                pause = limits.POLL_SECONDS_MIN
+            is_busy = batch.changes or self._backfill is not None
+            pause = limits.POLL_SECONDS_MIN if is_busy else min(pause * 2, limits.POLL_SECONDS_MAX)
             if not self._errands:
                 self._clock.wait(self._wake, pause)
                 self._wake.clear()

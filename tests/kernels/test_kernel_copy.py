@@ -21,7 +21,7 @@ def field(body):
 
 
 def row(key, vector):
-    """Make a tuple of two fields; None is NULL."""
+    """Make a tuple of another number of fields; None is NULL."""
     return struct.pack(">h", 2) + b"".join(NULL if body is None else field(body) for body in (key, vector))
 
 
@@ -196,8 +196,8 @@ GOOD = row(int8(1), vector([1, 2]))
         (HEADER[:11] + struct.pack(">II", 0, 1) + b"", "ends too early"),
         (HEADER[:11] + struct.pack(">II", 0, 2**32 - 1) + END, "ends too early"),
         (HEADER + END + b"\x00", "follow the end"),
-        (HEADER + struct.pack(">h", 3) + GOOD[2:] + END, "two fields"),
-        (HEADER + struct.pack(">h", -2) + END, "two fields"),
+        (HEADER + struct.pack(">h", 3) + GOOD[2:] + END, "another number of fields"),
+        (HEADER + struct.pack(">h", -2) + END, "another number of fields"),
         (HEADER + row(None, vector([1, 2])) + END, "key is NULL"),
         (HEADER + row(b"abc", vector([1, 2])) + END, "2, 4 or 8 bytes"),
         (HEADER + row(b"", vector([1, 2])) + END, "2, 4 or 8 bytes"),

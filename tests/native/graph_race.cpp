@@ -36,23 +36,33 @@ struct Rows {
 
 std::atomic<bool> done{false}, wrong{false};
 
+std::vector<uint32_t> tags_of(const Rows& rows) {
+    return std::vector<uint32_t>(rows.keys.begin(), rows.keys.end());  // a tag for each key, the same for all versions
+}
+
 void read(ruvector::Graph& graph, uint64_t seed) {
     std::vector<int64_t> keys(K);
     std::vector<float> distances(K);
     std::vector<int64_t> all(2 * KEYS), figures(ruvector::Graph::FIGURES);
     std::vector<uint8_t> found(K);
     std::vector<char> rows(K * DIMS * sizeof(float));
+    std::vector<uint64_t> even((KEYS + 63) / 64, 0x5555555555555555ull);
+    std::vector<uint32_t> tags(K);
     for (uint64_t round = 0; !done.load(); ++round) {
         std::vector<float> query = row_of(int64_t(seed), round);
-        int64_t count = graph.search(reinterpret_cast<const char*>(query.data()), K, 40, 0, nullptr, nullptr, keys.data(),
-                                     distances.data());
+        // Every other search lets the even keys pass only, by all plans in turn.
+        ruvector::Sieve sieve{even.data(), even.size(), KEYS / 2, nullptr, 0, int(round / 2 % 4)};
+        int64_t count = graph.search(reinterpret_cast<const char*>(query.data()), K, 40, 0,
+                                     round % 2 == 0 ? nullptr : &sieve, nullptr, keys.data(), distances.data());
         for (int64_t at = 0; at < count; ++at) {
+            if (round % 2 != 0 && keys[size_t(at)] % 2 != 0) wrong = true;
             if (at > 0 && distances[size_t(at)] < distances[size_t(at) - 1]) wrong = true;
             for (int64_t other = 0; other < at; ++other) {
                 if (keys[size_t(at)] == keys[size_t(other)]) wrong = true;
             }
         }
         if (round % 4 != 0) continue;
+        graph.tags_of(keys.data(), size_t(count), tags.data());
         graph.contains(keys.data(), size_t(count), found.data());
         graph.rows_of(keys.data(), size_t(count), rows.data(), found.data());
         graph.live_keys(all.data(), all.size());
@@ -65,7 +75,7 @@ void read(ruvector::Graph& graph, uint64_t seed) {
 void write(ruvector::Graph& graph, int64_t first) {
     for (uint64_t round = 1; round <= 3; ++round) {
         Rows rows(first, WRITTEN, round);
-        graph.upsert(rows.keys.data(), rows.data(), nullptr, rows.keys.size(), round % 2 == 0, 2);
+        graph.upsert(rows.keys.data(), rows.data(), tags_of(rows).data(), rows.keys.size(), round % 2 == 0, 2);
         graph.erase(rows.keys.data(), WRITTEN / 2, 1);
         if (round == 2) graph.repair(2);
     }
@@ -79,10 +89,10 @@ void save(ruvector::Graph& graph) {
     std::vector<uint8_t> levels(slots + 1), states(slots + 1);
     std::vector<int64_t> keys(slots + 1), head(ruvector::Graph::HEAD);
     std::vector<float> scales(slots + 1), center(DIMS);
-    std::vector<uint32_t> prints(slots + 1);
+    std::vector<uint32_t> prints(slots + 1), tags(slots + 1);
     ruvector::Arrays arrays{rows.data(),   links.data(), codes.data(), levels.data(),  states.data(),
                             keys.data(),   scales.data(), prints.data(), twins.data(), upper.data(),
-                            upper.size() - 1, center.data(), head.data(), slots};
+                            upper.size() - 1, center.data(), head.data(), tags.data(), slots};
     if (slots != 0) graph.dump(arrays);
     graph.thaw();
 }
@@ -96,7 +106,8 @@ int main() {
         std::vector<std::thread> readers;
         for (uint64_t seed = 0; seed < 2; ++seed) readers.emplace_back([&, seed] { read(graph, seed); });
         Rows rows(0, metric == 0 ? KEYS / 2 : KEYS / 8, 0);
-        graph.upsert(rows.keys.data(), rows.data(), nullptr, rows.keys.size(), true, 2);
+        graph.start_tags();
+        graph.upsert(rows.keys.data(), rows.data(), tags_of(rows).data(), rows.keys.size(), true, 2);
         uint8_t cancel = 1;
         graph.build(2, &cancel);
         graph.build(2, nullptr);

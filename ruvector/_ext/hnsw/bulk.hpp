@@ -1,15 +1,18 @@
 // Linking many loose nodes at once, several times as fast as one after the other.
 //
-// The nodes are divided, by nearness to random leaders and with overlap, into leaves of a few hundred; inside a leaf
-// all pairs are compared, on 7-bit codes, four by four. The best of all leaves are a node's candidates, and the rule of
-// RobustPrune (Subramanya et al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from every
-// node, for neighbours that no leaf held, and links again. (The plan is that of PiPNN, arXiv 2602.21247.) Everything
-// is decided by distances and slots, never by which thread came first, so a build can be repeated.
+// Those of the upper levels are linked one after the other first. Then all are divided, by nearness to random leaders
+// and with overlap, into leaves of a few hundred; inside a leaf all pairs are compared, on 7-bit codes, four by four.
+// The best of all leaves and the links from before are a node's candidates, and the rule of RobustPrune (Subramanya et
+// al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from every node, for neighbours that no
+// leaf held, and links again. (The plan is that of PiPNN, arXiv 2602.21247.) Everything is decided by distances, slots
+// and keys, never by which thread came first, so a build can be repeated.
 //
 // By inner product the nodes are divided by nearness all the same, but compared and linked by their products. What is
 // nearest by product are mostly the longest rows, wherever they lie: every node is compared with these too.
 #ifndef RUVECTOR_HNSW_BULK_HPP
 #define RUVECTOR_HNSW_BULK_HPP
+
+#include <numeric>
 
 #include "hnsw/graph.hpp"
 
@@ -26,7 +29,6 @@ constexpr size_t REFINE_WIDTH_MIN = 32;  // ... and at least so wide
 constexpr size_t SPLIT_DEPTH_MAX = 8;
 constexpr size_t LONG_ROWS = 2048;       // by inner product: the longest, which all are compared with ...
 constexpr size_t LONG_NEAREST = 48;      // ... and how many of them a node takes as candidates
-constexpr size_t STRANGERS = 32;         // random candidates of a node on an upper level
 constexpr float BYTE_LIMIT = 63.0f;
 
 struct Graph::Bulk {
@@ -39,7 +41,7 @@ struct Graph::Bulk {
     std::vector<int32_t> sums;
     std::vector<Edge> candidates;     // CANDIDATES_MAX each, sorted; slot holds the number of a node
     std::vector<uint32_t> counts;
-    std::vector<Edge> links;          // `room` each
+    std::vector<Edge> links;          // base_links each
     std::vector<uint32_t> degrees;
     std::vector<std::atomic<uint8_t>> locks;
     float half = 1.0f;                // cosine distances are half of squared ones
@@ -55,6 +57,11 @@ struct Graph::Bulk {
         steps.swap(other.steps);
         sums.swap(other.sums);
         leans.swap(other.leans);
+    }
+    std::vector<uint32_t> all() const {
+        std::vector<uint32_t> numbers(nodes.size());
+        std::iota(numbers.begin(), numbers.end(), 0u);
+        return numbers;
     }
     const int8_t* code(uint32_t node) const { return reinterpret_cast<const int8_t*>(codes.at(node)); }
     // dot: of left's shifted code and right's
@@ -77,13 +84,6 @@ struct Graph::Bulk {
         uint8_t* __restrict to = out;
         for (size_t at = 0, count = bytes; at < count; ++at) to[at] = uint8_t(from[at] + 64);
     }
-};
-
-// The links of all nodes of one level, by slots.
-struct Graph::Layer {
-    uint32_t level;
-    std::vector<uint32_t> slots;
-    std::vector<uint32_t> links;  // `room` each, ended by EMPTY when fewer
 };
 
 // What one thread of a bulk build needs.
@@ -122,22 +122,26 @@ inline void Graph::link_loose(unsigned threads, const volatile uint8_t* cancel) 
     bool many = loose_.size() >= BULK_ROWS_MIN && loose_.size() >= linked / 2;
     if (many && coded_ && told_.load()) link_bulk(threads, cancel);
     while (!loose_.empty() && !(cancel != nullptr && *cancel)) {
-        Block block;
-        block.fresh = true;
         size_t count = std::min(loose_.size(), BLOCK_ROWS);
-        block.nodes.assign(loose_.end() - ptrdiff_t(count), loose_.end());
-        lay_out(block);
-        link_block(block, threads);
-        std::lock_guard<FairLock> guard(lock_);
-        publish_links(block);
-        for (uint32_t slot : block.nodes) {
-            tie(slot);
-            raise_entry(slot);
-        }
+        link_loose_nodes({loose_.end() - ptrdiff_t(count), loose_.end()}, threads);
         advance(0, 999, total - loose_.size(), total);
     }
     reach_all(threads);
     built_permille_ = 1000;
+}
+
+inline void Graph::link_loose_nodes(const std::vector<uint32_t>& nodes, unsigned threads) {
+    Block block;
+    block.fresh = true;
+    block.nodes = nodes;
+    lay_out(block);
+    link_block(block, threads);
+    std::lock_guard<FairLock> guard(lock_);
+    publish_links(block);
+    for (uint32_t slot : nodes) {
+        tie(slot);
+        raise_entry(slot);
+    }
 }
 
 inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
@@ -157,42 +161,64 @@ inline void Graph::link_bulk(unsigned threads, const volatile uint8_t* cancel) {
     bulk.counts.resize(count);
     bulk.links.resize(count * base_links_);
     bulk.degrees.resize(count);
-    std::vector<Layer> uppers;  // kept until the lowest is public: who comes down them must find links there
-    uint32_t top = 0;
-    for (uint32_t slot : bulk.nodes) top = std::max<uint32_t>(top, levels_[slot]);
-    for (uint32_t level = top + 1; level-- > 0;) {
-        std::vector<uint32_t> members;
-        for (uint32_t node = 0; node < count; ++node) {
-            if (levels_[bulk.nodes[node]] < level) continue;
-            members.push_back(node);
-            bulk.counts[node] = 0;
-        }
-        gather_candidates(bulk, members, level, threads, scratch, cancel);
-        if (bulk.inner) offer_long_rows(bulk, members, threads, scratch, cancel);
-        if (level != 0) offer_strangers(bulk, members, level, threads, scratch);
-        if (stopped()) return;
-        built_permille_ = level == 0 ? 350 : 50;
-        choose_links(bulk, members, room(level), threads, scratch);
-        turn_links(bulk, members, room(level), threads, scratch);
-        if (level != 0) {
-            uppers.push_back(layer_of(bulk, members, level, room(level)));
-            continue;
-        }
-        publish_bulk(bulk, members, level);
-        for (const Layer& upper : uppers) publish_layer(upper);
-        built_permille_ = 500;
-        {
-            std::lock_guard<FairLock> guard(lock_);
-            while (!loose_.empty()) tie(loose_.back());
-            choose_entry();
-        }
-        seek_candidates(bulk, members, threads, scratch, cancel);
-        if (stopped()) break;
-        built_permille_ = 850;
-        choose_links(bulk, members, room(level), threads, scratch);
-        turn_links(bulk, members, room(level), threads, scratch);
-        publish_bulk(bulk, members, level);
+    link_sample(bulk, threads, cancel);
+    if (stopped()) return;
+    built_permille_ = 100;
+    recall_links(bulk, threads, scratch);
+    gather_candidates(bulk, threads, scratch, cancel);
+    if (bulk.inner) offer_long_rows(bulk, threads, scratch, cancel);
+    if (stopped()) return;
+    built_permille_ = 350;
+    choose_links(bulk, threads, scratch);
+    turn_links(bulk, threads, scratch);
+    publish_bulk(bulk);
+    built_permille_ = 500;
+    {
+        std::lock_guard<FairLock> guard(lock_);
+        while (!loose_.empty()) tie(loose_.back());
+        choose_entry();
     }
+    seek_candidates(bulk, threads, scratch, cancel);
+    if (stopped()) return;
+    built_permille_ = 850;
+    choose_links(bulk, threads, scratch);
+    turn_links(bulk, threads, scratch);
+    publish_bulk(bulk);
+}
+
+// Link the nodes of the upper levels one after the other, in random order. They are few, a fair sample, and when they
+// are linked the graph is still sparse: each gets links that lead far. What the leaves hold is near only, and in data
+// of many tight clusters no search would find its way from one to another by it.
+inline void Graph::link_sample(const Bulk& bulk, unsigned threads, const volatile uint8_t* cancel) {
+    std::vector<std::pair<uint64_t, uint32_t>> sample;
+    for (uint32_t slot : bulk.nodes) {
+        if (levels_[slot] != 0 && is_loose(slot)) sample.push_back({mix64(options_.seed ^ keys_[slot]), slot});
+    }
+    std::sort(sample.begin(), sample.end());
+    for (size_t first = 0; first < sample.size() && !(cancel != nullptr && *cancel); first += BLOCK_ROWS) {
+        std::vector<uint32_t> slots;
+        for (size_t at = first; at < std::min(sample.size(), first + BLOCK_ROWS); ++at) {
+            slots.push_back(sample[at].second);
+        }
+        link_loose_nodes(slots, threads);
+        advance(0, 100, first, sample.size());
+    }
+}
+
+// The links that nodes have on level 0 already, measured as the bulk measures.
+inline void Graph::recall_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const {
+    parallel_for(bulk.nodes.size(), threads, [&](unsigned worker, size_t node) {
+        std::vector<Edge>& edges = scratch[worker].edges;
+        const uint32_t* list = links(bulk.nodes[node], 0);
+        edges.clear();
+        for (uint32_t at = 0; at < base_links_ && list[at] != EMPTY; ++at) {
+            uint32_t other = bulk.local_of[list[at]];
+            if (other != EMPTY) edges.push_back({0.0f, other});  // else it was deleted meanwhile
+        }
+        measure(bulk, uint32_t(node), scratch[worker]);
+        std::copy(edges.begin(), edges.end(), bulk.links.begin() + ptrdiff_t(node * base_links_));
+        bulk.degrees[node] = uint32_t(edges.size());
+    });
 }
 
 inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
@@ -229,8 +255,7 @@ inline void Graph::code_nodes(Bulk& bulk, unsigned threads) {
 // Number the nodes so that near ones follow each other: what is compared next is in the caches then.
 inline void Graph::order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const {
     size_t count = bulk.nodes.size();
-    std::vector<uint32_t> order(count);
-    for (uint32_t node = 0; node < count; ++node) order[node] = node;
+    std::vector<uint32_t> order = bulk.all();
     if (count > LEAF_ROWS) {
         std::vector<std::vector<uint32_t>> parts =
             split(bulk, order, SPLIT_DEPTH_MAX, options_.seed, threads, scratch.data());
@@ -303,26 +328,21 @@ inline void Graph::exchange(uint32_t left, uint32_t right) {
     }
 }
 
-// Fill the candidates of all members from leaves.
-inline void Graph::gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,
-                                     unsigned threads, std::vector<BulkScratch>& scratch,
+// Fill the candidates of all nodes from leaves.
+inline void Graph::gather_candidates(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
                                      const volatile uint8_t* cancel) {
-    std::vector<std::vector<uint32_t>> parts;
-    if (members.size() <= LEAF_ROWS) {
-        parts.push_back(members);
-    } else {
-        parts = split(bulk, members, 0, options_.seed + level, threads, scratch.data());
-    }
+    std::vector<std::vector<uint32_t>> parts{bulk.all()};
+    if (bulk.nodes.size() > LEAF_ROWS) parts = split(bulk, parts[0], 0, options_.seed, threads, scratch.data());
     parallel_for(parts.size(), threads, [&](unsigned worker, size_t part) {
-        if (level == 0) advance(50, 350, part, parts.size());
-        divide(bulk, parts[part], 1, mix64(options_.seed + level) + part, scratch[worker], cancel);
+        advance(100, 350, part, parts.size());
+        divide(bulk, parts[part], 1, mix64(options_.seed) + part, scratch[worker], cancel);
     });
 }
 
-// Offer every member its nearest among the longest rows.
-inline void Graph::offer_long_rows(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                                   std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) const {
-    std::vector<uint32_t> longest(members);
+// Offer every node its nearest among the longest rows.
+inline void Graph::offer_long_rows(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
+                                   const volatile uint8_t* cancel) const {
+    std::vector<uint32_t> members = bulk.all(), longest(members);
     auto longer = [&](uint32_t left, uint32_t right) {
         float left_length = bulk.length(left), right_length = bulk.length(right);
         return left_length > right_length || (left_length == right_length && left < right);
@@ -361,25 +381,6 @@ inline void Graph::measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch
         edges[at].distance = bulk.apart(node, edges[at].slot, scratch.dots[at]);
     }
     std::sort(edges.begin(), edges.end(), nearer);
-}
-
-// Offer every member some others at random. Leaves hold near ones only; of the upper levels, which lead from one region
-// to another, the links between regions must come from elsewhere.
-inline void Graph::offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
-                                   std::vector<BulkScratch>& scratch) const {
-    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
-        BulkScratch& own = scratch[worker];
-        uint32_t node = members[at];
-        uint64_t seed = mix64(options_.seed ^ (uint64_t(level) << 32 | node));
-        own.edges.clear();
-        for (size_t turn = 0; turn < STRANGERS; ++turn) {
-            seed = mix64(seed + 0x9E3779B97F4A7C15ull);
-            uint32_t other = members[seed % members.size()];
-            if (other != node) own.edges.push_back({0.0f, other});
-        }
-        measure(bulk, node, own);
-        offer(bulk, node, own.edges.data(), own.edges.size());
-    });
 }
 
 // Divide until the parts are leaves.
@@ -536,19 +537,28 @@ inline void Graph::offer(Bulk& bulk, uint32_t node, const Edge* edges, size_t co
     bulk.locks[node].store(0, std::memory_order_release);
 }
 
-// Links of every member among its candidates.
-inline void Graph::choose_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
-                                std::vector<BulkScratch>& scratch) const {
-    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
-        uint32_t node = members[at];
-        const Edge* list = bulk.candidates.data() + size_t(node) * CANDIDATES_MAX;
-        scratch[worker].edges.assign(list, list + bulk.counts[node]);
-        prune(bulk, node, limit, scratch[worker]);
+// Sort the links of a node and other edges of it, sorted, into scratch.edges.
+inline void Graph::merge_links(const Bulk& bulk, uint32_t node, const Edge* others, size_t count,
+                               BulkScratch& scratch) const {
+    std::vector<Edge>& edges = scratch.edges;
+    const Edge* own = bulk.links.data() + size_t(node) * base_links_;
+    edges.clear();
+    std::merge(others, others + count, own, own + bulk.degrees[node], std::back_inserter(edges), nearer);
+    auto same = [](const Edge& left, const Edge& right) { return left.slot == right.slot; };
+    edges.erase(std::unique(edges.begin(), edges.end(), same), edges.end());  // equal slots have equal distances
+}
+
+// Links of every node among its candidates and the links it has, which may lead farther than what leaves hold.
+inline void Graph::choose_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const {
+    parallel_for(bulk.nodes.size(), threads, [&](unsigned worker, size_t at) {
+        uint32_t node = uint32_t(at);
+        merge_links(bulk, node, bulk.candidates.data() + at * CANDIDATES_MAX, bulk.counts[node], scratch[worker]);
+        prune(bulk, node, scratch[worker]);
     });
 }
 
-// Keep those of the sorted scratch.edges that none kept before hides, `limit` at most, as the links of a node.
-inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& scratch) const {
+// Keep those of the sorted scratch.edges that none kept before hides, as the links of a node.
+inline void Graph::prune(Bulk& bulk, uint32_t node, BulkScratch& scratch) const {
     std::vector<Edge>& kept = scratch.kept;
     kept.clear();
     scratch.hidden.clear();
@@ -556,7 +566,7 @@ inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& s
     scratch.dots.resize(std::max<size_t>(scratch.dots.size(), 4));
     scratch.shifted.resize(std::max(scratch.shifted.size(), bulk.bytes));
     size_t count = scratch.edges.size();
-    for (size_t at = 0; at < count && kept.size() < limit; ++at) {
+    for (size_t at = 0; at < count && kept.size() < base_links_; ++at) {
         const Edge& edge = scratch.edges[at];
         if (at + 4 < count) bulk.fetch(scratch.edges[at + 4].slot);
         bulk.shift(edge.slot, scratch.shifted.data());
@@ -577,62 +587,57 @@ inline void Graph::prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& s
         scratch.pointers.push_back(bulk.code(edge.slot));
     }
     // As in diversify: by inner product a long row hides all others.
-    for (size_t at = 0; bulk.inner && at < scratch.hidden.size() && kept.size() < limit / 2; ++at) {
+    for (size_t at = 0; bulk.inner && at < scratch.hidden.size() && kept.size() < base_links_ / 2; ++at) {
         kept.push_back(scratch.hidden[at]);
     }
     if (bulk.inner) std::sort(kept.begin(), kept.end(), nearer);
-    std::copy(kept.begin(), kept.end(), bulk.links.begin() + ptrdiff_t(size_t(node) * limit));
+    std::copy(kept.begin(), kept.end(), bulk.links.begin() + ptrdiff_t(size_t(node) * base_links_));
     bulk.degrees[node] = uint32_t(kept.size());
 }
 
-// Add to every member the links that lead to it; where they are too many, choose again.
-inline void Graph::turn_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
-                              std::vector<BulkScratch>& scratch) const {
+// Add to every node the links that lead to it; where they are too many, choose again.
+inline void Graph::turn_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const {
     size_t count = bulk.nodes.size();
     std::vector<size_t> starts(count + 1, 0);
-    for (uint32_t node : members) {
-        for (uint32_t at = 0; at < bulk.degrees[node]; ++at) ++starts[bulk.links[node * limit + at].slot + 1];
+    for (uint32_t node = 0; node < count; ++node) {
+        for (uint32_t at = 0; at < bulk.degrees[node]; ++at) ++starts[bulk.links[node * base_links_ + at].slot + 1];
     }
     for (size_t node = 0; node < count; ++node) starts[node + 1] += starts[node];
     std::vector<Edge> incoming(starts[count]);
     std::vector<size_t> next(starts.begin(), starts.end() - 1);
-    for (uint32_t node : members) {
+    for (uint32_t node = 0; node < count; ++node) {
         for (uint32_t at = 0; at < bulk.degrees[node]; ++at) {
-            const Edge& edge = bulk.links[node * limit + at];
+            const Edge& edge = bulk.links[node * base_links_ + at];
             incoming[next[edge.slot]++] = {edge.distance, node};
         }
     }
-    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
-        uint32_t node = members[at];
+    parallel_for(count, threads, [&](unsigned worker, size_t at) {
+        uint32_t node = uint32_t(at);
         std::vector<Edge>& edges = scratch[worker].edges;
-        auto first = incoming.begin() + ptrdiff_t(starts[node]), last = incoming.begin() + ptrdiff_t(starts[node + 1]);
+        Edge *first = incoming.data() + starts[node], *last = incoming.data() + starts[node + 1];
         std::sort(first, last, nearer);
-        if (size_t(last - first) > INCOMING_MAX) last = first + ptrdiff_t(INCOMING_MAX);
-        auto own = bulk.links.begin() + ptrdiff_t(node * limit);
-        edges.clear();
-        std::merge(first, last, own, own + bulk.degrees[node], std::back_inserter(edges), nearer);
-        auto same = [](const Edge& left, const Edge& right) { return left.slot == right.slot; };
-        edges.erase(std::unique(edges.begin(), edges.end(), same), edges.end());  // equal slots have equal distances
-        if (edges.size() > limit) {
-            prune(bulk, node, limit, scratch[worker]);
+        merge_links(bulk, node, first, std::min(size_t(last - first), INCOMING_MAX), scratch[worker]);
+        if (edges.size() > base_links_) {
+            prune(bulk, node, scratch[worker]);
         } else {
-            std::copy(edges.begin(), edges.end(), own);
+            std::copy(edges.begin(), edges.end(), bulk.links.begin() + ptrdiff_t(size_t(node) * base_links_));
             bulk.degrees[node] = uint32_t(edges.size());
         }
     });
 }
 
-// Walk the standing graph from every member, on the 4-bit codes, for nearer nodes than the leaves had.
-inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                                   std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) {
+// Walk the standing graph from every node, on the 4-bit codes, for nearer nodes than the leaves had.
+inline void Graph::seek_candidates(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
+                                   const volatile uint8_t* cancel) {
     std::vector<std::unique_ptr<Scratch>> walkers = scratches(threads);
     size_t share = bulk.inner ? REFINE_SHARE_INNER : REFINE_SHARE;
-    parallel_for(members.size(), threads, [&](unsigned worker, size_t at) {
+    size_t count = bulk.nodes.size();
+    parallel_for(count, threads, [&](unsigned worker, size_t at) {
         if (cancel != nullptr && *cancel) return;
-        if (at % CANCEL_HOPS == 0) advance(500, 850, at, members.size());
+        if (at % CANCEL_HOPS == 0) advance(500, 850, at, count);
         Scratch& own = *walkers[worker];
         std::vector<Edge>& edges = scratch[worker].edges;
-        uint32_t node = members[at], slot = bulk.nodes[node];
+        uint32_t node = uint32_t(at), slot = bulk.nodes[node];
         Probe probe = space_.probe(rows_.at(slot), scale(slot), own.probe.data());
         if (!codes_.prepare(probe, own.code)) return;
         NarrowPool& pool = own.narrow;
@@ -647,7 +652,7 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
         }
         beam(CodeMeasure{*this, own.code}, 0, pool, own, One{}, nullptr);
         edges.clear();
-        for (size_t place = 0, count = pool.finish(); place < count; ++place) {
+        for (size_t place = 0, found = pool.finish(); place < found; ++place) {
             edges.push_back({0.0f, bulk.local_of[pool.found(place).slot]});
         }
         measure(bulk, node, scratch[worker]);
@@ -656,34 +661,16 @@ inline void Graph::seek_candidates(Bulk& bulk, const std::vector<uint32_t>& memb
     for (auto& one : walkers) give_back(std::move(one));
 }
 
-inline Graph::Layer Graph::layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level,
-                                    size_t limit) {
-    Layer layer{level, {}, std::vector<uint32_t>(members.size() * limit, EMPTY)};
-    layer.slots.reserve(members.size());
-    for (size_t at = 0; at < members.size(); ++at) {
-        const Edge* edges = bulk.links.data() + members[at] * limit;
-        layer.slots.push_back(bulk.nodes[members[at]]);
-        for (uint32_t link = 0; link < bulk.degrees[members[at]]; ++link) {
-            layer.links[at * limit + link] = bulk.nodes[edges[link].slot];
-        }
-    }
-    return layer;
-}
-
-inline void Graph::publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level) {
-    for (size_t first = 0; first < members.size(); first += REPAIR_SLOTS) {
-        auto from = members.begin() + ptrdiff_t(first);
-        auto to = members.begin() + ptrdiff_t(std::min(members.size(), first + REPAIR_SLOTS));
-        publish_layer(layer_of(bulk, std::vector<uint32_t>(from, to), level, room(level)));
-    }
-}
-
-inline void Graph::publish_layer(const Layer& layer) {
-    size_t limit = room(layer.level), count = layer.slots.size();
+inline void Graph::publish_bulk(const Bulk& bulk) {
+    size_t count = bulk.nodes.size();
     for (size_t first = 0; first < count; first += REPAIR_SLOTS) {
         std::lock_guard<FairLock> guard(lock_);
-        for (size_t at = first; at < std::min(count, first + REPAIR_SLOTS); ++at) {
-            std::copy_n(layer.links.data() + at * limit, limit, links(layer.slots[at], layer.level));
+        for (size_t node = first; node < std::min(count, first + REPAIR_SLOTS); ++node) {
+            uint32_t* list = links(bulk.nodes[node], 0);
+            const Edge* edges = bulk.links.data() + node * base_links_;
+            for (uint32_t at = 0; at < base_links_; ++at) {
+                list[at] = at < bulk.degrees[node] ? bulk.nodes[edges[at].slot] : EMPTY;
+            }
         }
     }
 }

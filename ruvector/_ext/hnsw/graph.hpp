@@ -167,7 +167,6 @@ class Graph {
     struct Guarded;
     struct Bulk;
     struct BulkScratch;
-    struct Layer;
 
     // geometry
     uint32_t* links(uint32_t slot, uint32_t level) const {
@@ -313,37 +312,35 @@ class Graph {
     void order_nodes(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
     void settle_nodes(Bulk& bulk);
     void exchange(uint32_t left, uint32_t right);
-    void gather_candidates(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
-                           std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    void link_loose_nodes(const std::vector<uint32_t>& nodes, unsigned threads);
+    void link_sample(const Bulk& bulk, unsigned threads, const volatile uint8_t* cancel);
+    void recall_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
+    void gather_candidates(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
+                           const volatile uint8_t* cancel);
     template <class Apart>
     void compare_four(const Bulk& bulk, const std::vector<uint32_t>& members, size_t four,
                       const std::vector<uint32_t>& others, BulkScratch& scratch, Apart apart) const;
     void measure(const Bulk& bulk, uint32_t node, BulkScratch& scratch) const;
-    void offer_long_rows(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                         std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel) const;
-    void offer_strangers(Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, unsigned threads,
-                         std::vector<BulkScratch>& scratch) const;
+    void offer_long_rows(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
+                         const volatile uint8_t* cancel) const;
     void divide(Bulk& bulk, const std::vector<uint32_t>& members, size_t depth, uint64_t seed, BulkScratch& scratch,
                 const volatile uint8_t* cancel) const;
     std::vector<std::vector<uint32_t>> split(const Bulk& bulk, const std::vector<uint32_t>& members, size_t depth,
                                              uint64_t seed, unsigned threads, BulkScratch* scratch) const;
     void compare_leaf(Bulk& bulk, const uint32_t* members, size_t count, BulkScratch& scratch) const;
     static void offer(Bulk& bulk, uint32_t node, const Edge* edges, size_t count);
-    void choose_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
-                      std::vector<BulkScratch>& scratch) const;
-    void prune(Bulk& bulk, uint32_t node, size_t limit, BulkScratch& scratch) const;
-    void turn_links(Bulk& bulk, const std::vector<uint32_t>& members, size_t limit, unsigned threads,
-                    std::vector<BulkScratch>& scratch) const;
-    void seek_candidates(Bulk& bulk, const std::vector<uint32_t>& members, unsigned threads,
-                         std::vector<BulkScratch>& scratch, const volatile uint8_t* cancel);
+    void merge_links(const Bulk& bulk, uint32_t node, const Edge* others, size_t count, BulkScratch& scratch) const;
+    void choose_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
+    void prune(Bulk& bulk, uint32_t node, BulkScratch& scratch) const;
+    void turn_links(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch) const;
+    void seek_candidates(Bulk& bulk, unsigned threads, std::vector<BulkScratch>& scratch,
+                         const volatile uint8_t* cancel);
     void advance(uint32_t from, uint32_t to, size_t done, size_t total) {
         uint32_t share = from + uint32_t(uint64_t(to - from) * done / std::max<size_t>(total, 1));
         uint32_t before = built_permille_.load();  // another worker may be further
         while (before < share && !built_permille_.compare_exchange_weak(before, share)) continue;
     }
-    static Layer layer_of(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level, size_t limit);
-    void publish_bulk(const Bulk& bulk, const std::vector<uint32_t>& members, uint32_t level);
-    void publish_layer(const Layer& layer);
+    void publish_bulk(const Bulk& bulk);
 
     // delete and repair (hnsw/repair.hpp)
     void drop(uint32_t slot);
