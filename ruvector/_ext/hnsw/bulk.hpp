@@ -3,7 +3,7 @@
 // Those of the upper levels are linked one after the other first. Then all are divided, by nearness to random leaders
 // and with overlap, into leaves of a few hundred; inside a leaf all pairs are compared, on 7-bit codes, four by four.
 // The best of all leaves and the links from before are a node's candidates, and the rule of RobustPrune (Subramanya et
-// al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from every node, for neighbours that no
+// al., NeurIPS 2019) keeps a diverse few. A second pass walks the graph so found from all nodes, for neighbours that no
 // leaf held, and links again. (The plan is that of PiPNN, arXiv 2602.21247.) Everything is decided by distances, slots
 // and keys, never by which thread came first, so a build can be repeated.
 //
