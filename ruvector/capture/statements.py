@@ -153,9 +153,15 @@ class TableStatements:
         return sql.SQL(", ") + sql.SQL(", ").join([*columns, self._attribute_hash()])
 
     def _attribute_hash(self) -> sql.Composed:
-        """Return the hash over all attributes of a row, seeded by its key: equal rows of two keys differ."""
+        """Return the hash over all attributes of a row, seeded by its key: equal rows of two keys differ.
+
+        Over the bytes that send writes, as that of vectors. hash_record_extended gives NULL and empty arrays the same
+        small number whatever the seed: two rows that lost such a change would cancel each other out in a bucket.
+        """
         names = sql.SQL(", ").join(sql.Identifier("i", each.name) for each in self._collection.attributes)
-        return sql.SQL("hash_record_extended(ROW({}), {})").format(names, self._seed(self._row_key()))
+        return sql.SQL("hash_array_extended(ARRAY[record_send(ROW({}))], {})").format(
+            names, self._seed(self._row_key())
+        )
 
     def _seed(self, key: sql.Composable) -> sql.Composable:
         if self._collection.options.key_kind is KeyKind.INT64:
