@@ -196,6 +196,8 @@ def test_filter_column_can_be_changed_and_writes_go_on(goods, database, sidecar,
             connection.execute("INSERT INTO goods (id, category, embedding) VALUES (1000, 7, %s)", (text_of(QUERY),))
             connection.execute("DELETE FROM goods WHERE id = 1000")
     sidecar.wait_live(TABLE.name).wait_applied(TABLE.name)
+    # A worker that only now meets the change of the columns starts again; searches go to the table meanwhile.
+    wait_until(lambda: TABLE.search(goods, QUERY, k=1)[0][3] == "hot", "the sidecar to answer again")
     TABLE.check(goods, QUERY, k=100, filter_={"category": 7}, where="t.category = 7")
     if message is None:
         goods.execute("UPDATE goods SET price = 3 WHERE id BETWEEN 100 AND 120")
