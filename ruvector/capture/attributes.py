@@ -44,12 +44,12 @@ def read_attributes(
         ProtocolViolation: a field is not what PostgreSQL sends of its type.
     """
     view = np.frombuffer(data, dtype=np.uint8)
-    columns = {each.name: _values(view, spans[:, at], each) for at, each in enumerate(attributes)}
+    columns = {each.name: _values(data, view, spans[:, at], each) for at, each in enumerate(attributes)}
     hashes = _fixed(view, spans[:, -1], ">i8", "the hash of a row")
     return AttributeRows(columns, hashes.astype(np.int64))
 
 
-def _values(view: NDArray[np.uint8], spans: Spans, attribute: Attribute) -> AttributeValues:
+def _values(data: bytes | bytearray, view: NDArray[np.uint8], spans: Spans, attribute: Attribute) -> AttributeValues:
     present = spans[:, 1] >= 0
     kind = attribute.type
     if kind in _FIXED:
@@ -58,13 +58,12 @@ def _values(view: NDArray[np.uint8], spans: Spans, attribute: Attribute) -> Attr
         if kind == "date":
             values[sent == _INT32.max], values[sent == _INT32.min] = _INT64.max, _INT64.min
         return AttributeValues(values, present)
-    body = view.tobytes()
     if kind == "numeric":
-        numbers = [float(text) if text is not None else 0.0 for text in _each(body, spans, _text)]
+        numbers = [float(text) if text is not None else 0.0 for text in _each(data, spans, _text)]
         return AttributeValues(np.array(numbers, dtype=np.float64), present)
-    read: Callable[[bytes], Any] = _array if kind.endswith("[]") else _text
+    read: Callable[[bytes | bytearray], Any] = _array if kind.endswith("[]") else _text
     values = np.empty(len(spans), dtype=object)
-    values[:] = _each(body, spans, read)
+    values[:] = _each(data, spans, read)
     return AttributeValues(values, present)
 
 
@@ -79,10 +78,10 @@ def _fixed(view: NDArray[np.uint8], spans: Spans, dtype: str, what: str) -> NDAr
     return bodies.reshape(-1).view(dtype)
 
 
-def _each(body: bytes, spans: Spans, read: Callable[[bytes], Any]) -> list[Any]:
+def _each(data: bytes | bytearray, spans: Spans, read: Callable[[bytes | bytearray], Any]) -> list[Any]:
     try:
         return [
-            None if length < 0 else read(body[offset : offset + length])
+            None if length < 0 else read(data[offset : offset + length])
             for offset, length in zip(spans[:, 0].tolist(), spans[:, 1].tolist(), strict=True)
         ]
     except (ValueError, struct.error) as problem:  # UnicodeDecodeError is one
@@ -91,11 +90,11 @@ def _each(body: bytes, spans: Spans, read: Callable[[bytes], Any]) -> list[Any]:
         ) from None
 
 
-def _text(body: bytes) -> str:
+def _text(body: bytes | bytearray) -> str:
     return body.decode()
 
 
-def _array(body: bytes) -> tuple[Any, ...]:
+def _array(body: bytes | bytearray) -> tuple[Any, ...]:
     """Return the elements of an array of texts or whole numbers; of several dimensions one after the other."""
     axes, _, element = struct.unpack_from(">iiI", body)
     if not 0 <= axes <= 6:

@@ -53,23 +53,11 @@ class TableStatements:
 
     def chunk(self, after: str | None, *, rows: int) -> sql.Composed:
         """Return the COPY of the next rows in key order, after a key (text) or from the start."""
-        return self._fill(
-            "chunk",
-            **self._row_parts(),
-            after=sql.SQL("true") if after is None else self._compared(">", after),
-            order=sql.SQL(", ").join(self._key_columns),
-            rows=sql.Literal(rows),
-        )
+        return self._next_rows("chunk", after, rows)
 
     def attributes_after(self, after: str | None, *, rows: int) -> sql.Composed:
         """Return the COPY of keys and attributes of the next rows in key order."""
-        return self._fill(
-            "attributes_after",
-            **self._row_parts(),
-            after=sql.SQL("true") if after is None else self._compared(">", after),
-            order=sql.SQL(", ").join(self._key_columns),
-            rows=sql.Literal(rows),
-        )
+        return self._next_rows("attributes_after", after, rows)
 
     def sample_keys(self, *, percent: float, rows: int) -> sql.Composed:
         """Return the query of the keys of some rows, spread over the table."""
@@ -132,6 +120,15 @@ class TableStatements:
 
     def _fill(self, name: str, **parts: sql.Composable) -> sql.Composed:
         return sql.SQL(db.query("capture", name)).format(**parts)
+
+    def _next_rows(self, name: str, after: str | None, rows: int) -> sql.Composed:
+        return self._fill(
+            name,
+            **self._row_parts(),
+            after=sql.SQL("true") if after is None else self._compared(">", after),
+            order=sql.SQL(", ").join(self._key_columns),
+            rows=sql.Literal(rows),
+        )
 
     def _row_parts(self) -> dict[str, sql.Composable]:
         return {
