@@ -54,8 +54,7 @@ cdef walk(const uint8_t[::1] data, CopyLayout layout, list keys, tuple arrays, l
     """Walk the buffer; fill keys (an array per group) and vectors when given.
 
     ``arrays`` is (vectors,), or (ends, indices, values) of sparse rows; ``spans`` those of the further fields of each
-    group. Returns the counts of rows in each group, of
-    sparse elements, and the last group.
+    group. Returns the counts of rows in each group, of sparse elements, and the last group.
     """
     cdef CopySink sink
     cdef CopyResult result
@@ -108,8 +107,8 @@ def decode(buffer, *, str key_kind, str element, Py_ssize_t dims, Py_ssize_t fie
 
     Vectors are f32, f16, packed bits or SparseVectors as `element` says; `dims` counts bits there. Dense values are
     taken as they are: pgvector keeps NaN and infinity out. Of `fields` more columns the places in the buffer are told,
-    of rows with a vector and of those where it is NULL: int64 [rows, fields, 2], offset and length, -1 for NULL. Raises ProtocolViolation when the bytes are not what
-    PostgreSQL sends.
+    of rows with a vector and of those where it is NULL: int64 [rows, fields, 2], offset and length, -1 for NULL.
+    Raises ProtocolViolation when the bytes are not what PostgreSQL sends.
     """
     cdef const uint8_t[::1] data
     cdef CopyLayout layout

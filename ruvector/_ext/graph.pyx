@@ -120,7 +120,8 @@ cdef class Graph:
                unsigned int threads, const uint8_t[::1] cancel=None, sieve=None):
         """Answer queries [q, query bytes]: (keys int64 [q, k], distances f32 [q, k], counts int64 [q]).
 
-        Under a sieve (see ruvector.index.protocol) with rows that pass it. Up to ``scan_rows`` rows are scanned instead of walked. None when ``cancel[0]`` became non-zero.
+        Under a sieve (see ruvector.index.protocol) with rows that pass it. Up to ``scan_rows`` rows are scanned instead
+        of walked. None when ``cancel[0]`` became non-zero.
         StoreDamaged when a page of a graph that was restored with proofs is not as it was written.
         """
         cdef size_t count = queries.shape[0]

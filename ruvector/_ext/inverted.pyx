@@ -4,11 +4,10 @@ The methods are those of ruvector._ext.graph.Graph, with SparseVectors for rows 
 exact lists (``ef``, ``scan_rows``, ``loose``, threads of a build, ``in_place``) is taken and left alone.
 """
 
-from libcpp cimport bool as cbool
 from libcpp.vector cimport vector
 
 from ruvector._ext.sieve cimport Sieve, fill_sieve, tag_data
-from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
+from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t
 
 import numpy as np
 
