@@ -29,7 +29,6 @@ class _Held:
 
     column: Column
     known: Mask
-    is_filled: bool  # every row was written, or need not be
 
 
 @dataclass(slots=True)
@@ -61,7 +60,9 @@ class AttributeTable:
         """
         self._is_strict = is_strict
         self._lock = threading.Lock()
+        self._hashed: tuple[Attribute, ...] = ()  # in order of their names; the hashes of rows are over these
         self._held: dict[str, _Held] = {}
+        self._is_filled = True  # every row was written since the attributes are these
         self._size = rows
         self._live: Mask = np.ones(rows, dtype=np.bool_)
         self._hashes: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
@@ -80,13 +81,17 @@ class AttributeTable:
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """Return the attributes in order of their names."""
-        return tuple(self._held[name].column.attribute for name in sorted(self._held))
+        return self._hashed
 
     def set_attributes(self, attributes: Sequence[Attribute]) -> None:
         """Have exactly these columns; a new one, or one in another version, knows none of the rows that are there."""
+        wanted = tuple(sorted(attributes, key=lambda each: each.name))
         with self._lock:
+            if wanted == self._hashed:
+                return
+            self._hashed, self._is_filled = wanted, not self._live.any()
             before, self._held = self._held, {}
-            for attribute in attributes:
+            for attribute in wanted:
                 held = before.get(attribute.name)
                 if held is not None and held.column.attribute == attribute:
                     self._held[attribute.name] = held
@@ -95,17 +100,24 @@ class AttributeTable:
                 if column is None:
                     continue  # filters on it are the database's affair
                 column.resize(len(self._live))
-                self._held[attribute.name] = _Held(column, np.zeros(len(self._live), np.bool_), not self._live.any())
+                self._held[attribute.name] = _Held(column, np.zeros(len(self._live), np.bool_))
             self._cache.clear()
 
-    def unfilled(self) -> tuple[str, ...]:
-        """Return the columns that may not know all rows."""
-        return tuple(sorted(name for name, held in self._held.items() if not held.is_filled))
+    @property
+    def is_filled(self) -> bool:
+        """Tell whether every row was written since the attributes are these; else some values and hashes are not known.
+
+        Without attributes there is nothing to know.
+        """
+        return self._is_filled or not self._hashed
 
     def mark_filled(self) -> None:
-        """Note that every row was written since the last column came."""
-        for held in self._held.values():
-            held.is_filled = True
+        """Note that every row was written since the attributes are these."""
+        with self._lock:
+            for held in self._held.values():
+                held.known[:] = True
+            self._is_filled = True
+            self._cache.clear()  # what was not certain is now
 
     # ---- rows ----------------------------------------------------------------------------------------------------
 
@@ -148,8 +160,8 @@ class AttributeTable:
                 given = None if rows is None else rows.columns.get(name)
                 if given is not None:
                     held.column.write(at, given)
-                elif held.is_filled:
-                    held.is_filled = False
+                else:
+                    self._is_filled = False
                 held.known[at] = given is not None
             self._note(at)
             return changed
@@ -170,7 +182,7 @@ class AttributeTable:
         """Forget all rows."""
         attributes = self.attributes
         with self._lock:
-            self._held.clear()
+            self._hashed, self._held = (), {}
             self._size, self._live, self._hashes = 0, np.zeros(0, np.bool_), np.zeros(0, np.int64)
             self._free, self._cooling, self._turn = [], [], self._turn + 1
             self._log, self._kept = [], 0
@@ -277,7 +289,7 @@ class AttributeTable:
 
     def _evaluate(self, expression: Expression, at: Any, count: int) -> tuple[Mask, bool]:
         columns = {
-            name: KnownColumn(held.column, None if held.is_filled else held.known | ~self._live)
+            name: KnownColumn(held.column, None if self._is_filled else held.known | ~self._live)
             for name, held in self._held.items()
         }
         return evaluate(expression, columns, at, count)
@@ -298,15 +310,16 @@ class AttributeTable:
             f"{_PREFIX}_live": self._live[: self._size].view(np.uint8).copy(),
             f"{_PREFIX}_hashes": self._hashes[: self._size].copy(),
         }
-        described = []
         for number, name in enumerate(sorted(self._held)):
             held = self._held[name]
-            described.append({**asdict(held.column.attribute), "is_filled": held.is_filled})
             for part, array in held.column.sections().items():
                 is_by_row = part in ("values", "present")
                 out[f"{_PREFIX}_{number}_{part}"] = (array[: self._size] if is_by_row else array).copy()
             out[f"{_PREFIX}_{number}_known"] = held.known[: self._size].view(np.uint8).copy()
-        document = json.dumps({"columns": described, "is_strict": self._is_strict}).encode()
+        described = [asdict(attribute) for attribute in self._hashed]
+        document = json.dumps(
+            {"columns": described, "is_filled": self._is_filled, "is_strict": self._is_strict}
+        ).encode()
         return out | {f"{_PREFIX}s": np.frombuffer(document, dtype=np.uint8)}
 
     @classmethod
@@ -316,10 +329,8 @@ class AttributeTable:
             return None
         try:
             document = json.loads(sections[f"{_PREFIX}s"].tobytes())
-            described = [dict(each) for each in document["columns"]]
-            filled = [bool(each.pop("is_filled")) for each in described]
-            attributes = [Attribute(**each) for each in described]
-            table = cls(is_strict=bool(document["is_strict"]))
+            attributes = [Attribute(**each) for each in document["columns"]]
+            table, is_filled = cls(is_strict=bool(document["is_strict"])), bool(document["is_filled"])
             live, hashes = sections[f"{_PREFIX}_live"], sections[f"{_PREFIX}_hashes"]
         except (ValueError, TypeError, KeyError) as error:
             raise StoreFormat(f"the attributes of the index cannot be read: {error}") from None
@@ -329,6 +340,7 @@ class AttributeTable:
         table._live, table._hashes = np.array(live).view(np.bool_), np.array(hashes)
         table._free = np.flatnonzero(~table._live)[::-1].tolist()
         table.set_attributes(attributes)
+        table._is_filled = is_filled
         for number, name in enumerate(sorted(table._held)):
             head = f"{_PREFIX}_{number}_"
             parts = {part.removeprefix(head): array for part, array in sections.items() if part.startswith(head)}
@@ -340,7 +352,7 @@ class AttributeTable:
                 raise StoreFormat(f'attribute "{name}" lacks section {error}') from None
             if known.dtype != np.uint8 or known.shape != live.shape or (known > 1).any():
                 raise StoreFormat(f'the rows of attribute "{name}" are missing')
-            held.known, held.is_filled = np.array(known).view(np.bool_), filled[number]
+            held.known = np.array(known).view(np.bool_)
         return table
 
     def check_tags(self, tags: npt.NDArray[np.uint32]) -> None:

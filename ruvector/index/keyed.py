@@ -234,7 +234,7 @@ class KeyedIndex:
                 self._attributes.write(tags[is_here], chosen_rows(attributes, is_here))
 
     def mark_filled(self) -> None:
-        """Note that the attributes of all rows were set since the last one was added."""
+        """Note that the attributes of all rows were set since the last one was added or removed."""
         with self._writer:
             if self._attributes is not None:
                 self._attributes.mark_filled()
@@ -244,9 +244,10 @@ class KeyedIndex:
         """Return the attributes in order of their names."""
         return () if self._attributes is None else self._attributes.attributes
 
-    def unfilled(self) -> tuple[str, ...]:
-        """Return the names of attributes that do not know all rows yet."""
-        return () if self._attributes is None else self._attributes.unfilled()
+    @property
+    def is_filled(self) -> bool:
+        """Tell whether the attributes of all rows were set since the last one was added or removed."""
+        return self._attributes is None or self._attributes.is_filled
 
     def attribute_hashes(self, keys: KeysIn) -> npt.NDArray[np.int64]:
         """Return what the attributes of rows were hashed to by whoever wrote them: int64 [n], 0 for unknown rows."""
@@ -544,7 +545,7 @@ class KeyedIndex:
             **figures,
             "resident_row_bytes": resident,
             "attributes": [attribute.name for attribute in self.attributes],
-            "unfilled": list(self.unfilled()),
+            "is_filled": self.is_filled,
             "attribute_bytes": 0 if self._attributes is None else self._attributes.nbytes,
             "bytes": sum(figures[name] for name in ("row_bytes", "link_bytes", "code_bytes", "table_bytes")),
         }

@@ -119,11 +119,12 @@ class VectorIndex(Protocol):
         ...
 
     def mark_filled(self) -> None:
-        """Note that the attributes of all rows were set since the last one was added."""
+        """Note that the attributes of all rows were set since the last one was added or removed."""
         ...
 
-    def unfilled(self) -> tuple[str, ...]:
-        """Return the names of attributes that do not know all rows yet."""
+    @property
+    def is_filled(self) -> bool:
+        """Tell whether the attributes of all rows were set since the last one was added or removed."""
         ...
 
     def attribute_hashes(self, keys: KeysIn) -> npt.NDArray[np.int64]:

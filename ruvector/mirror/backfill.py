@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ruvector.capture.reader import TableReader
 from ruvector.mirror.apply import apply_batch
+from ruvector.mirror.ledger import Ledger
 from ruvector.mirror.state import Mirror
 
 
 class Backfill:
-    """Fills columns that came to an index that has rows already; vectors are not read.
+    """Fills columns that came to an index that has rows already, and its hashes when one went; vectors are not read.
 
     A slice is read in the snapshot up to which the mirror has applied all changes, so it never brings back an older
     value. Whoever began to write before the triggers told of the new columns may have changed a row that no change
@@ -17,28 +18,38 @@ class Backfill:
 
     def __init__(self) -> None:
         """Begin with the first row."""
-        self.rows = 0
+        self.is_busy = False  # with rows; not waiting for older transactions, nor done
+        self._rows = 0
         self._horizon: int | None = None
         self._after: str | None = None
 
-    def report(self, mirror: Mirror) -> dict[str, object]:
-        """Return what was done."""
-        return {"rows": self.rows, "attributes": [attribute.name for attribute in mirror.collection.attributes]}
-
-    def step(self, mirror: Mirror, reader: TableReader) -> bool:
-        """Fill the next slice; tell whether all rows are filled."""
+    def step(self, mirror: Mirror, reader: TableReader, ledger: Ledger) -> None:
+        """Fill the next slice, if there is any; leave word when it was the last one."""
+        index = mirror.index
+        self.is_busy = not index.is_filled
+        if not self.is_busy:
+            return
         with reader.at_snapshot() as (snapshot, lsn):
             self._horizon = snapshot.xmax if self._horizon is None else self._horizon
-            if snapshot.xmin < self._horizon:
-                return False
+            self.is_busy = snapshot.xmin >= self._horizon
+            if not self.is_busy:
+                return
             apply_batch(mirror, reader, reader.changes_since(mirror.position or snapshot, snapshot, lsn))
             keys, attributes, last_key = reader.attributes_after(self._after)
-            if attributes is not None and len(keys):
-                mirror.index.fill_attributes(keys, attributes)
-            self.rows += len(keys)
             if len(keys):
-                self._after = last_key
+                if attributes is not None:
+                    index.fill_attributes(keys, attributes)
+                self._rows, self._after = self._rows + len(keys), last_key
             else:
-                mirror.index.mark_filled()
+                index.mark_filled()
+                self.is_busy = False
             mirror.move_to(snapshot, lsn, applied=max(1, len(keys)))  # so that the next checkpoint holds it
-        return not len(keys)
+        if not self.is_busy:
+            names = [attribute.name for attribute in mirror.collection.attributes]
+            ledger.note_event("attributes", {"rows": self._rows, "attributes": names})
+
+    def finish(self, mirror: Mirror, reader: TableReader, ledger: Ledger) -> None:
+        """Fill all slices; give up when older transactions are under way."""
+        self.step(mirror, reader, ledger)
+        while self.is_busy:
+            self.step(mirror, reader, ledger)

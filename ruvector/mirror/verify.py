@@ -249,7 +249,7 @@ def hashes_of(mirror: Mirror, keys: RowKeys) -> Hashes:
 
 def has_attributes(mirror: Mirror) -> bool:
     """Tell whether the index knows the attributes of all its rows, so that they can be compared."""
-    return bool(mirror.index.attributes) and not mirror.index.unfilled()
+    return bool(mirror.index.attributes) and mirror.index.is_filled
 
 
 def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -74,7 +74,7 @@ class MirrorWorker:
         self._published: tuple[object, ...] = ()
         self._published_at = 0.0
         self._drift_checked_at = 0.0
-        self._backfill: Backfill | None = None
+        self._backfill = Backfill()
         self._is_distrustful = False  # files turned out damaged, or nobody waits: read all of a generation first
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -136,6 +136,7 @@ class MirrorWorker:
         try:
             self._connect()
             self._recover()
+            self._backfill.finish(self.mirror, *self._parts())
             self._checkpoint()
         finally:
             self._stop.set()
@@ -177,7 +178,7 @@ class MirrorWorker:
         elif self._is_flooded or not self._reconcile():
             self._copy(resume=None)
             self._is_flooded = False
-        self._backfill = Backfill() if self.mirror.index.unfilled() else None
+        self._backfill = Backfill()
         self._build()
         self.mirror.put_off(MirrorState.CATCHING_UP, "applying what changed meanwhile")
         self._publish(force=True)
@@ -385,15 +386,13 @@ class MirrorWorker:
             if self._clock.now() - self._drift_checked_at >= limits.DRIFT_CHECK_SECONDS:
                 self._check_drift(reader)
             self._run_errands(reader)
-            if self._backfill is not None and self._backfill.step(self.mirror, reader):
-                self._parts()[1].note_event("attributes", self._backfill.report(self.mirror))
-                self._backfill = None
+            self._backfill.step(self.mirror, *self._parts())
             self.mirror.index.verified(0)  # raises when a page that was not read at start is damaged
             self._scrub_some(reader)
             if self._checkpoint_due():
                 self._checkpoint()
             self._publish()
-            is_busy = batch.changes or self._backfill is not None
+            is_busy = batch.changes or self._backfill.is_busy
             pause = limits.POLL_SECONDS_MIN if is_busy else min(pause * 2, limits.POLL_SECONDS_MAX)
             if not self._errands:
                 self._clock.wait(self._wake, pause)

@@ -2,12 +2,14 @@
 
 import contextlib
 
+import numpy as np
 import psycopg
 import pytest
 from fix_sidecar import wait_until
 from table_kit import SEARCH, VectorTable, gaussian, refused, text_of
 
 from ruvector.alembic.install import install
+from ruvector.values import AttributeRows, AttributeValues
 
 DIMS, ROWS, K = 4, 400, 10
 QUERY = gaussian(1, DIMS, seed=301)[0]
@@ -146,6 +148,43 @@ def test_column_that_came_back_or_changed_is_another_one(goods, sidecar):
     )
     sidecar.wait_live(TABLE.name)
     TABLE.check(goods, QUERY, k=20, filter_={"price": {"$lt": 30}}, where="t.price < 30")
+
+
+@pytest.mark.parametrize("names", [["price"], [], ["labels"], ["category", "price", "labels"]])
+def test_rows_equal_the_table_after_columns_came_or_went(goods, sidecar, names):
+    goods.execute("SELECT ruvector.set_filter_columns('goods', %s)", (names,))
+    goods.execute("UPDATE goods SET category = 5, price = NULL, labels = '{a,b}' WHERE id <= 20")
+    wait_until(
+        lambda: sorted(each.name for each in sidecar.mirror(TABLE.name).index.attributes) == sorted(names),
+        "the sidecar to have the columns",
+    )
+    sidecar.wait_live(TABLE.name).wait_applied(TABLE.name)
+    wait_until(lambda: sidecar.mirror(TABLE.name).index.is_filled, "the columns to be filled")
+    for _ in range(2):
+        report = sidecar.worker(TABLE.name).verify(sample=1, full=True, repair=False)
+        assert (report["differences"], report["checked"]) == (0, ROWS)
+    assert sidecar.mirror(TABLE.name).progress.rows_copied == 0  # by the worker that took over
+
+
+def test_verify_finds_and_repairs_an_attribute(goods, sidecar):
+    index = sidecar.mirror(TABLE.name).index
+    right = index.attribute_hashes([5, 6])
+    rows = AttributeRows(
+        {
+            "category": AttributeValues(np.array([39, 39], dtype=np.int64), np.ones(2, dtype=bool)),
+            "price": AttributeValues(np.array([1e6, 1e6]), np.ones(2, dtype=bool)),
+        },
+        right + 1,
+    )
+    index.fill_attributes([5, 6], rows)
+    assert TABLE.search(goods, QUERY, k=K, filter_=PRICE)
+    worker = sidecar.worker(TABLE.name)
+    for repair in (False, True):
+        report = worker.verify(sample=1, full=True, repair=repair)
+        assert (report["keys"]["stale"], report["repaired"]) == (["5", "6"], 2 * repair)
+    assert worker.verify(sample=1, full=True, repair=False)["differences"] == 0
+    assert index.attribute_hashes([5, 6]).tolist() == right.tolist()
+    TABLE.check(goods, QUERY, k=K, filter_=PRICE, where="t.price < 10")
 
 
 def test_setting_the_same_columns_again_changes_nothing(goods):

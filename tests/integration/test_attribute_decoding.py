@@ -19,6 +19,13 @@ EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 INF, NAN = float("inf"), float("nan")
 
 
+def register(connection, name, *columns):
+    connection.execute(
+        "SELECT ruvector_register_collection(%s, 'public', %s, 'embedding', NULL, 'l2', %s)",
+        (name, name, psycopg.types.json.Jsonb({"columns": list(columns)})),
+    )
+
+
 def days(year, month, day):
     return datetime.date(year, month, day).toordinal() - datetime.date(2000, 1, 1).toordinal()
 
@@ -33,10 +40,10 @@ TYPES = {
     "smallint": (np.int64, {"-32768": -32768, "32767": 32767, "0": 0, None: None}),
     "integer": (np.int64, {"-2147483648": -(2**31), "2147483647": 2**31 - 1, None: None}),
     "bigint": (np.int64, {"-9223372036854775808": INT64.min, "9223372036854775807": INT64.max, None: None}),
-    "real": (np.float64, {"0.1": float(np.float32(0.1)), "-0": -0.0, "NaN": NAN, "-Infinity": -INF, "1e-45": float(np.float32(1e-45)),
-                          None: None}),
-    "double precision": (np.float64, {"0.1": 0.1, "NaN": NAN, "Infinity": INF, "5e-324": 5e-324, "-1.7976931348623157e308":
-                                      -1.7976931348623157e308, None: None}),
+    "real": (np.float64, {"0.1": float(np.float32(0.1)), "-0": -0.0, "NaN": NAN, "-Infinity": -INF,
+                          "1e-45": float(np.float32(1e-45)), None: None}),
+    "double precision": (np.float64, {"0.1": 0.1, "NaN": NAN, "Infinity": INF, "5e-324": 5e-324,
+                                      "-1.7976931348623157e308": -1.7976931348623157e308, None: None}),
     "numeric": (np.float64, {"0.1": 0.1, "12345678901234567890.5": 12345678901234567890.5, "NaN": NAN, "Infinity": INF,
                              "-Infinity": -INF, "1e400": INF, "-1e400": -INF, "1e-400": 0.0, "1.10": 1.1, None: None}),
     "date": (np.int64, {"2000-01-01": 0, "1999-12-31": -1, "2024-02-29": days(2024, 2, 29), "infinity": INT64.max,
@@ -44,7 +51,8 @@ TYPES = {
     "timestamp without time zone": (np.int64, {"2000-01-01": 0, "1999-12-31 23:59:59.999999": -1, "infinity": INT64.max,
                                                "-infinity": INT64.min, "2024-07-01 12:34:56.789012":
                                                microseconds(2024, 7, 1, 12, 34, 56, 789012), None: None}),
-    "timestamp with time zone": (np.int64, {"2000-01-01 00:00+00": 0, "2024-07-01 14:00+02": microseconds(2024, 7, 1, 12),
+    "timestamp with time zone": (np.int64, {"2000-01-01 00:00+00": 0,
+                                            "2024-07-01 14:00+02": microseconds(2024, 7, 1, 12),
                                             "infinity": INT64.max, "-infinity": INT64.min, None: None}),
     "uuid": ("S16", {"00000000-0000-0000-0000-000000000000": bytes(16), "0195f2c0-7c1e-7000-8000-000000000000":
                      uuid.UUID("0195f2c0-7c1e-7000-8000-000000000000").bytes, "ff" * 16: b"\xff" * 16, None: None}),
@@ -52,8 +60,9 @@ TYPES = {
     "character varying": (object, {"ab ": "ab ", "": "", None: None}),
     "name": (object, {"täg": "täg", "": "", None: None}),
     "bpchar": (object, {"ab ": "ab ", "": "", None: None}),
-    "text[]": (object, {"{}": (), "{a,NULL,\"\",\"NULL\",ä}": ("a", None, "", "NULL", "ä"), "{{a,b},{c,d}}": ("a", "b", "c", "d"),
-                        "[3:4]={p,q}": ("p", "q"), "{NULL}": (None,), None: None}),
+    "text[]": (object, {"{}": (), "{a,NULL,\"\",\"NULL\",ä}": ("a", None, "", "NULL", "ä"),
+                        "{{a,b},{c,d}}": ("a", "b", "c", "d"), "[3:4]={p,q}": ("p", "q"),
+                        "{NULL}": (None,), None: None}),
     "integer[]": (object, {"{}": (), "{1,NULL,-2147483648}": (1, None, -(2**31)), "{{{1},{2}},{{3},{4}}}": (1, 2, 3, 4),
                            None: None}),
     "bigint[]": (object, {"{}": (), "{9223372036854775807,-1}": (INT64.max, -1), "{{1,2}}": (1, 2), None: None}),
@@ -168,8 +177,7 @@ def test_equal_changes_of_two_rows_do_not_cancel_each_other_out(database, kind, 
     with database.connect() as connection:
         connection.execute(f"CREATE TABLE pairs (id int PRIMARY KEY, a {kind}, more int, embedding vector(2))")
         connection.execute("INSERT INTO pairs SELECT n, NULL, n % 7, '[1,2]' FROM generate_series(1, 640) n")
-        connection.execute("SELECT ruvector_register_collection('pairs', 'public', 'pairs', 'embedding', NULL, 'l2', %s)",
-                           (psycopg.types.json.Jsonb({"columns": ["a", *others]}),))  # fmt: skip
+        register(connection, "pairs", "a", *others)
         reader = TableReader(database.dsn, load_collections(connection)[0])
         try:
             with reader.at_snapshot():
@@ -190,8 +198,7 @@ def test_a_collection_with_this_column_alone_is_hashed(database, kind):
         connection.execute(f'CREATE TABLE alone (id int PRIMARY KEY, "a ""b" {kind}, embedding vector(2))')
         for at, literal in enumerate(TYPES[kind][1]):
             connection.execute("INSERT INTO alone VALUES (%s, %s, '[1,2]')", (at, literal))
-        connection.execute("SELECT ruvector_register_collection('alone', 'public', 'alone', 'embedding', NULL, 'l2', %s)",
-                           (psycopg.types.json.Jsonb({"columns": ['a "b']}),))  # fmt: skip
+        register(connection, "alone", 'a "b')
         reader = TableReader(database.dsn, load_collections(connection)[0])
     try:
         with reader.at_snapshot():
@@ -206,8 +213,10 @@ def test_a_collection_with_this_column_alone_is_hashed(database, kind):
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        ("integer", bytes(3)), ("boolean", b""), ("uuid", bytes(15)), ("date", bytes(8)), ("text", b"\xff\xfe"), ("text[]", bytes(11)), ("text[]", struct.pack(">iii", 7, 0, 25)),
-        ("text[]", struct.pack(">iiIii", 1, 0, 25, 1, 1)), ("text[]", struct.pack(">iiIiii", 1, 0, 25, 1, 1, 5) + b"abc"),
+        ("integer", bytes(3)), ("boolean", b""), ("uuid", bytes(15)), ("date", bytes(8)), ("text", b"\xff\xfe"),
+        ("text[]", bytes(11)), ("text[]", struct.pack(">iii", 7, 0, 25)),
+        ("text[]", struct.pack(">iiIii", 1, 0, 25, 1, 1)),
+        ("text[]", struct.pack(">iiIiii", 1, 0, 25, 1, 1, 5) + b"abc"),
         ("integer[]", struct.pack(">iiIiii", 1, 0, 23, 1, 1, 3) + b"abc"),
         ("text[]", struct.pack(">iiIiiii", 2, 0, 25, 2**31 - 1, 1, 2**31 - 1, 1)),
     ],
