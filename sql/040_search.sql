@@ -329,7 +329,7 @@ begin
     select p.oid from pg_proc p
     where p.pronamespace = 'ruvector'::regnamespace
       and (p.proname = format('candidates_%s', mirror) and p.pronargs <> 5
-           or p.proname = format('search_%s', mirror) and p.pronargs <> 7)
+           or p.proname = format('search_%s', mirror) and p.pronargs <> 8)
   loop
     execute format('drop function %s', old);
   end loop;
@@ -470,7 +470,7 @@ begin
 end {quote_tag};
 
 create or replace function ruvector.search_{id}(query {query_type}, k int, ef int, filter jsonb, exactness text,
-  explained boolean, keys text[] default null)
+  explained boolean, keys text[] default null, max_distance float8 default null)
 returns table (id text, distance float8, score real, engine text, report jsonb)
 language plpgsql stable set search_path = pg_catalog, pg_temp{pinned} as {quote_tag}
 #variable_conflict use_variable
@@ -484,6 +484,7 @@ declare
   fallback constant text := coalesce(nullif(current_setting('ruvector.fallback', true), ''), 'pgvector');
   beam constant int := coalesce(ef, case when current_setting('ruvector.ef_search', true) <> ''
                                     then ruvector.setting_int('ef_search', 1, 20000) end);
+  most constant float8 := coalesce(max_distance, 'Infinity');
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   ranking_at timestamptz; ranked_at timestamptz;
   condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
@@ -503,6 +504,9 @@ begin
   if beam not between 1 and 20000 then
     raise exception 'ef_search must be between 1 and 20000, not %', beam using errcode = '22023',
       hint = 'Leave it out to use the collection''s own value.';
+  end if;
+  if most = 'NaN' then
+    raise exception 'max_distance is not a number' using errcode = '22023', hint = 'Leave it out to allow any distance.';
   end if;
   if mode not in ('fast', 'balanced', 'exact') then
     raise exception 'unknown exactness %', quote_literal(mode) using errcode = '22023',
@@ -545,7 +549,8 @@ begin
   if reason is not null then
     select null::pg_snapshot as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
   end if;
-  wanted := least(wanted_max, k + 8);
+  -- How many rows lie within max_distance nobody knows: few to begin with, more while all that came do.
+  wanted := least(wanted_max, k + 8, case when max_distance is not null then 100 end);
   while reason is null loop
     rounds := rounds + 1;
     c := ruvector.candidates_{id}(query, wanted, beam, explained, sieve);
@@ -560,19 +565,21 @@ begin
     if condition is null then
       select array_agg(z.id), array_agg(z.d) into ids, distances
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
-              where {key_match} and {comparable} order by 2, {order_key} limit k) z where z.d <> 'NaN';
+              where {key_match} and {comparable} order by 2, {order_key} limit k) z where z.d <= most;
     else
-      execute {filtered_pool} || condition || {filtered_pool_end} using pool, query, k into ids, distances;
+      execute {filtered_pool} || condition || {filtered_pool_end} using pool, query, k, most into ids, distances;
     end if;
     survivors := coalesce(cardinality(ids), 0);
     kth := distances[survivors];
     ranked_at := clock_timestamp();
     -- Nothing the index did not return can be nearer than reach; the margin is the rounding of f32 arithmetic.
-    exit when c.returned < wanted or (survivors >= k and kth <= c.reach + abs(c.reach) * 1e-5 + 1e-7);
+    exit when c.returned < wanted or (survivors >= k and kth <= c.reach + abs(c.reach) * 1e-5 + 1e-7)
+      or most < c.reach - abs(c.reach) * 1e-5 - 1e-7;
     if wanted >= wanted_max then
       reason := format('%s of %s candidates passed filter and visibility', survivors, wanted);
     end if;
-    wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
+    wanted := least(wanted_max, greatest(4 * wanted, case when max_distance is null
+                                                     then (2.0 * k * wanted / greatest(survivors, 1))::int end));
   end loop;
   if reason is not null then
     if ruvector.table_problem({id}) ~ '^column ' then
@@ -590,11 +597,11 @@ begin
       answered := 'pgvector';      -- may use a pgvector index, if there is one
       select array_agg(z.id), array_agg(z.d) into ids, distances
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i where {comparable}
-              order by i.{column} {operator} {typed_query} limit k) z where z.d <> 'NaN';
+              order by i.{column} {operator} {typed_query} limit k) z where z.d <= most;
     else
       answered := 'exact';         -- "+ 0" keeps every approximate index out
       execute {exact_scan} || coalesce(condition, 'true') || case when members is null then '' else {among_members} end
-        || {exact_scan_end} using query, k, members into ids, distances;
+        || {exact_scan_end} using query, k, members, most into ids, distances;
     end if;
   end if;
   if explained then
@@ -622,9 +629,9 @@ begin
   end loop;
 end {quote_tag};
 revoke all on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) from public;
-revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[]) from public;
+revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[], float8) from public;
 grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) to ruvector_user;
-grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[]) to ruvector_user;
+grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[], float8) to ruvector_user;
 $template$;
   parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
     'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
@@ -646,7 +653,7 @@ $template$;
       'select array_agg(z.id), array_agg(z.d)
        from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
              where {key_match} and {comparable} and ', ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
-    'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z where z.d <> ''NaN''',
+    'filtered_pool_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $3) z where z.d <= $4',
       ruvector.query_parts(c, '$2', '$1', dims_of, operator))),
     'passing_count', quote_literal(ruvector.fill('select count(*) from {table} i where {key_match} and {comparable} and ',
       ruvector.query_parts(c, '', '$1', dims_of, operator))),
@@ -658,7 +665,7 @@ $template$;
     'key_hint', case when cardinality(c.key_columns) = 1 then 'keys => ARRAY(SELECT key::text FROM ...)'
                 else 'keys => ARRAY(SELECT json_build_array(first, second)::text FROM ...)' end,
     'among_members', quote_literal(' and ' || ruvector.key_match_sql('i', c.key_columns, c.key_types, '$3')),
-    'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z where z.d <> ''NaN''',
+    'exact_scan_end', quote_literal(ruvector.fill(' order by 2, {order_key} limit $2) z where z.d <= $4',
       ruvector.query_parts(c, '$1', '', dims_of, operator))));
   -- A name may hold the quote of the function bodies: take one that occurs nowhere.
   while position(quote_tag in parts::text) > 0 loop

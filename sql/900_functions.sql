@@ -308,16 +308,17 @@ revoke all on function @api@.ruvector_dims(@vector@.vector) from public, ruvecto
 grant execute on function @api@.ruvector_dims(@vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_explain',
-  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'keys', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'stages_ms', 'total_ms']::text[],
-  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text[]', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'jsonb', 'double precision']::regtype[],
-  result => 'record'::regtype, returns_rows => true, inputs => 6, defaults => 4);
+  names => array['collection', 'query', 'k', 'filter', 'ef_search', 'keys', 'max_distance', 'plan', 'engine', 'selectivity', 'ef', 'visited', 'reranked', 'tiers', 'watermark', 'lag_ms', 'overlay_rows', 'candidates', 'reason', 'stages_ms', 'total_ms']::text[],
+  types => array['text', $name$@vector@.vector$name$, 'integer', 'jsonb', 'integer', 'text[]', 'double precision', 'text', 'text', 'real', 'integer', 'bigint', 'bigint', 'jsonb', 'text', 'double precision', 'integer', 'integer', 'text', 'jsonb', 'double precision']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 7, defaults => 5);
 create or replace function @api@.ruvector_explain(
   collection text,
   query @vector@.vector,
   k integer default 10,
   filter jsonb default null,
   ef_search integer default null,
-  keys text[] default null
+  keys text[] default null,
+  max_distance double precision default null
 )
 returns table (
   plan text,
@@ -350,8 +351,8 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true, $5) s', c.id)
-    into engine, report using query, k, ef_search, filter, keys;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true, $5, $6) s', c.id)
+    into engine, report using query, k, ef_search, filter, keys, max_distance;
   return query select
     report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
     (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,
@@ -364,10 +365,10 @@ begin
     (report ->> 'total_ms')::float8;
 end
 $api_body$;
-comment on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[]) is
+comment on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[], double precision) is
   'Run one search and tell how it was answered: plan, engine, freshness, candidates and times.';
-revoke all on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[]) from public, ruvector_user;
-grant execute on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[]) to ruvector_user;
+revoke all on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[], double precision) from public, ruvector_user;
+grant execute on function @api@.ruvector_explain(text, @vector@.vector, integer, jsonb, integer, text[], double precision) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_hamming_distance',
   names => array['left', 'right']::text[],
@@ -612,9 +613,9 @@ comment on function @api@.ruvector_register_collection(text, text, text, text, i
 revoke all on function @api@.ruvector_register_collection(text, text, text, text, integer, text, jsonb) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search',
-  names => array['collection', 'query', 'k', 'ef_search', 'use_gnn', 'filter', 'exactness', 'keys', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
-  types => array['text', $name$@vector@.vector$name$, 'integer', 'integer', 'boolean', 'jsonb', 'text', 'text[]', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
-  result => 'record'::regtype, returns_rows => true, inputs => 8, defaults => 6);
+  names => array['collection', 'query', 'k', 'ef_search', 'use_gnn', 'filter', 'exactness', 'keys', 'max_distance', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
+  types => array['text', $name$@vector@.vector$name$, 'integer', 'integer', 'boolean', 'jsonb', 'text', 'text[]', 'double precision', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 9, defaults => 7);
 create or replace function @api@.ruvector_search(
   collection text,
   query @vector@.vector,
@@ -623,7 +624,8 @@ create or replace function @api@.ruvector_search(
   use_gnn boolean default false,
   filter jsonb default null,
   exactness text default null,
-  keys text[] default null
+  keys text[] default null,
+  max_distance double precision default null
 )
 returns table (
   id text,
@@ -658,13 +660,13 @@ begin
   end if;
   return query execute 'select s.id, s.distance::real, s.score,
     case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
-    || '($1, $2, $3, $4, $5, false, $6) s' using query, k, ef_search, filter, exactness, keys;
+    || '($1, $2, $3, $4, $5, false, $6, $7) s' using query, k, ef_search, filter, exactness, keys, max_distance;
 end
 $api_body$;
-comment on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[]) is
+comment on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[], double precision) is
   'Return the k rows nearest to a vector, nearest first, as the caller''s snapshot sees the table.';
-revoke all on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[]) from public, ruvector_user;
-grant execute on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[]) to ruvector_user;
+revoke all on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[], double precision) from public, ruvector_user;
+grant execute on function @api@.ruvector_search(text, @vector@.vector, integer, integer, boolean, jsonb, text, text[], double precision) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search_batch',
   names => array['collection', 'queries', 'k', 'query_idx', 'id', 'distance']::text[],
@@ -702,9 +704,9 @@ revoke all on function @api@.ruvector_search_batch(text, @vector@.vector[], inte
 grant execute on function @api@.ruvector_search_batch(text, @vector@.vector[], integer) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search_bits',
-  names => array['collection', 'query', 'k', 'ef_search', 'filter', 'exactness', 'keys', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
-  types => array['text', 'bit', 'integer', 'integer', 'jsonb', 'text', 'text[]', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
-  result => 'record'::regtype, returns_rows => true, inputs => 7, defaults => 5);
+  names => array['collection', 'query', 'k', 'ef_search', 'filter', 'exactness', 'keys', 'max_distance', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
+  types => array['text', 'bit', 'integer', 'integer', 'jsonb', 'text', 'text[]', 'double precision', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 8, defaults => 6);
 create or replace function @api@.ruvector_search_bits(
   collection text,
   query bit,
@@ -712,7 +714,8 @@ create or replace function @api@.ruvector_search_bits(
   ef_search integer default null,
   filter jsonb default null,
   exactness text default null,
-  keys text[] default null
+  keys text[] default null,
+  max_distance double precision default null
 )
 returns table (
   id text,
@@ -739,25 +742,26 @@ begin
   end if;
   return query execute 'select s.id, s.distance::real, s.score,
     case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
-    || '($1, $2, $3, $4, $5, false, $6) s' using query, k, ef_search, filter, exactness, keys;
+    || '($1, $2, $3, $4, $5, false, $6, $7) s' using query, k, ef_search, filter, exactness, keys, max_distance;
 end
 $api_body$;
-comment on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[]) is
+comment on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[], double precision) is
   'Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search.';
-revoke all on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[]) from public, ruvector_user;
-grant execute on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[]) to ruvector_user;
+revoke all on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[], double precision) from public, ruvector_user;
+grant execute on function @api@.ruvector_search_bits(text, bit, integer, integer, jsonb, text, text[], double precision) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search_sparse',
-  names => array['collection', 'query', 'k', 'filter', 'exactness', 'keys', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
-  types => array['text', $name$@vector@.sparsevec$name$, 'integer', 'jsonb', 'text', 'text[]', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
-  result => 'record'::regtype, returns_rows => true, inputs => 6, defaults => 4);
+  names => array['collection', 'query', 'k', 'filter', 'exactness', 'keys', 'max_distance', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],
+  types => array['text', $name$@vector@.sparsevec$name$, 'integer', 'jsonb', 'text', 'text[]', 'double precision', 'text', 'real', 'real', 'text', 'boolean']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 7, defaults => 5);
 create or replace function @api@.ruvector_search_sparse(
   collection text,
   query @vector@.sparsevec,
   k integer default 10,
   filter jsonb default null,
   exactness text default null,
-  keys text[] default null
+  keys text[] default null,
+  max_distance double precision default null
 )
 returns table (
   id text,
@@ -784,13 +788,13 @@ begin
   end if;
   return query execute 'select s.id, s.distance::real, s.score,
     case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
-    || '($1, $2, null, $3, $4, false, $5) s' using query, k, filter, exactness, keys;
+    || '($1, $2, null, $3, $4, false, $5, $6) s' using query, k, filter, exactness, keys, max_distance;
 end
 $api_body$;
-comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[]) is
+comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[], double precision) is
   'Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.';
-revoke all on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[]) from public, ruvector_user;
-grant execute on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[]) to ruvector_user;
+revoke all on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[], double precision) from public, ruvector_user;
+grant execute on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[], double precision) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_simd_info',
   names => array[]::text[],

@@ -103,29 +103,29 @@ class VectorTable:
         )
         return {key: distance for key, distance in connection.execute(statement) if not np.isnan(distance)}
 
-    def search(self, connection, query, *, k=10, ef=None, filter_=None, keys=None):
+    def search(self, connection, query, *, k=10, ef=None, filter_=None, **more):
         """Return rows (id, distance, score, tier, is_exact)."""
         condition = None if filter_ is None else json.dumps(filter_)
         sparse = self.element == "sparsevec"
         statement = SEARCH_SPARSE if sparse else SEARCH_BITS if self.element == "bit" else SEARCH
         values = (self.name, text_of(query), k, *(() if sparse else (ef,)), condition)
-        if keys is not None:
-            statement, values = statement.replace(")", ", keys => %s)"), (*values, keys)
+        for name, value in more.items():
+            statement, values = statement.replace(")", f", {name} => %s)"), (*values, value)
         return connection.execute(statement, values).fetchall()
 
-    def explain(self, connection, query, *, k=10, filter_=None, keys=None):
+    def explain(self, connection, query, *, k=10, filter_=None, keys=None, max_distance=None):
         """Return the row of ruvector_explain as a dict."""
         cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
         condition = None if filter_ is None else json.dumps(filter_)
         return cursor.execute(
-            "SELECT * FROM ruvector_explain(%s, %s, %s, %s, keys => %s)",
-            (self.name, text_of(query), k, condition, keys),
+            "SELECT * FROM ruvector_explain(%s, %s, %s, %s, keys => %s, max_distance => %s)",
+            (self.name, text_of(query), k, condition, keys, max_distance),
         ).fetchone()
 
-    def check(self, connection, query, *, k=10, filter_=None, keys=None, where="true", tier="hot"):
+    def check(self, connection, query, *, k=10, filter_=None, where="true", tier="hot", **more):
         """Compare one search with exact SQL; every row must come through the engine called `tier`."""
         expected = self.distances(connection, query, where=where)
-        found = self.search(connection, query, k=k, filter_=filter_, keys=keys)
+        found = self.search(connection, query, k=k, filter_=filter_, **more)
         assert [row[3] for row in found] == [tier] * len(found)
         assert_nearest(found, expected, k)
         return found

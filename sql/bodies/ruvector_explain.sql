@@ -9,8 +9,8 @@ begin
       using errcode = '22023',
       hint = 'ruvector_explain takes vector and halfvec collections.';
   end if;
-  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true, $5) s', c.id)
-    into engine, report using query, k, ef_search, filter, keys;
+  execute format('select s.engine, s.report from ruvector.search_%s($1, $2, $3, $4, null, true, $5, $6) s', c.id)
+    into engine, report using query, k, ef_search, filter, keys, max_distance;
   return query select
     report ->> 'plan', engine, (report ->> 'selectivity')::real, (report #>> '{sidecar,ef}')::int,
     (report #>> '{sidecar,visited}')::bigint, (report #>> '{sidecar,reranked}')::bigint,

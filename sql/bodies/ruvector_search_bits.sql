@@ -12,5 +12,5 @@ begin
   end if;
   return query execute 'select s.id, s.distance::real, s.score,
     case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
-    || '($1, $2, $3, $4, $5, false, $6) s' using query, k, ef_search, filter, exactness, keys;
+    || '($1, $2, $3, $4, $5, false, $6, $7) s' using query, k, ef_search, filter, exactness, keys, max_distance;
 end

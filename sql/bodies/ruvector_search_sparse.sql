@@ -12,5 +12,5 @@ begin
   end if;
   return query execute 'select s.id, s.distance::real, s.score,
     case s.engine when ''ruvector'' then ''hot'' else s.engine end, true from ruvector.search_' || c.id
-    || '($1, $2, null, $3, $4, false, $5) s' using query, k, filter, exactness, keys;
+    || '($1, $2, null, $3, $4, false, $5, $6) s' using query, k, filter, exactness, keys, max_distance;
 end

@@ -1,9 +1,14 @@
-"""Check a search that a client sends to the sidecar itself, past the database."""
+"""Checks and rows of a search that a client sends to the sidecar itself, past the database."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from ruvector import limits
 from ruvector.errors import InvalidParameter, UnsupportedStatement
+from ruvector.surface.rows import SearchRow
+from ruvector.values import Hit
 
 EXACTNESS = ("fast", "balanced", "exact")
 _ASK_THE_DATABASE = "Send the same statement to the database: it joins the rows, so it can."
@@ -19,6 +24,18 @@ def check_ef(ef_search: int | None) -> None:
     """Refuse a beam outside 1 to EF_MAX; None is the collection's own."""
     if ef_search is not None and not 1 <= ef_search <= limits.EF_MAX:
         raise InvalidParameter(f"ef_search is {ef_search}", hint=f"Give 1 to {limits.EF_MAX}.")
+
+
+def check_max_distance(max_distance: float | None) -> None:
+    """Refuse a distance that is none; None allows any."""
+    if max_distance is not None and math.isnan(max_distance):
+        raise InvalidParameter("max_distance is not a number", hint="Leave it out to allow any distance.")
+
+
+def search_rows(hits: Iterable[Hit], max_distance: float | None) -> list[SearchRow]:
+    """Return the hits that are no farther than ``max_distance`` (None: all) as rows."""
+    most = math.inf if max_distance is None else max_distance
+    return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits if hit.distance <= most]
 
 
 def check_options(*, filter_: object, keys: object, exactness: str | None, use_gnn: bool) -> None:

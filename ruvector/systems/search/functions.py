@@ -9,6 +9,7 @@ from ruvector.surface.types import (
     Bits,
     Bool,
     CollectionName,
+    Double,
     Int4,
     Jsonb,
     Rows,
@@ -67,6 +68,7 @@ def ruvector_search(
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
     keys: TextArray | None = None,
+    max_distance: Double | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a vector, nearest first, as the caller's snapshot sees the table.
 
@@ -74,13 +76,15 @@ def ruvector_search(
     and leaves out what the caller may not see. `id` is the row's key as text, `distance` pgvector's own. Sent to the
     sidecar itself, the answer is the index's as of its last applied change, without filters.
     `filter` is a JSON object: `{"price": {"$lt": 50}, "category": ["a", "b"]}`. `exactness` is fast, balanced or exact.
-    `keys` are the only rows that may be in the answer: `ARRAY(SELECT id::text FROM ...)`.
+    `keys` are the only rows that may be in the answer: `ARRAY(SELECT id::text FROM ...)`. Rows farther than
+    `max_distance`, in pgvector's own distance, are left out.
     """
     direct.check_k(k)
     direct.check_ef(ef_search)
     direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=use_gnn)
+    direct.check_max_distance(max_distance)
     hits = context.search(collection, query, k=k, ef=ef_search)
-    return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
+    return direct.search_rows(hits, max_distance)
 
 
 @sql_function(system="search", volatility="stable", runs="database", rows=10, cost=10_000)
@@ -94,13 +98,15 @@ def ruvector_search_bits(
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
     keys: TextArray | None = None,
+    max_distance: Double | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search."""
     direct.check_k(k)
     direct.check_ef(ef_search)
     direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
+    direct.check_max_distance(max_distance)
     hits = context.search_bits(collection, query.packed, bits=query.bits, k=k, ef=ef_search)
-    return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
+    return direct.search_rows(hits, max_distance)
 
 
 @sql_function(system="search", volatility="stable", runs="database", rows=10, cost=10_000)
@@ -113,6 +119,7 @@ def ruvector_search_sparse(
     filter_: Jsonb | None = None,
     exactness: Text | None = None,
     keys: TextArray | None = None,
+    max_distance: Double | None = None,
 ) -> Rows[SearchRow]:
     """Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.
 
@@ -120,8 +127,9 @@ def ruvector_search_sparse(
     """
     direct.check_k(k)
     direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
+    direct.check_max_distance(max_distance)
     hits = context.search_sparse(collection, query, k=k, ef=None)
-    return [SearchRow(hit.id, hit.distance, hit.score, hit.tier, hit.is_exact) for hit in hits]
+    return direct.search_rows(hits, max_distance)
 
 
 @sql_function(system="search", volatility="stable", runs="database", rows=100, cost=100_000)
@@ -144,6 +152,7 @@ def ruvector_explain(
     filter_: Jsonb | None = None,
     ef_search: Int4 | None = None,
     keys: TextArray | None = None,
+    max_distance: Double | None = None,
 ) -> Rows[ExplainRow]:
     """Run one search and tell how it was answered: plan, engine, freshness, candidates and times.
 
