@@ -387,7 +387,8 @@ begin
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;
     if sieve is not null and not ruvector.may_filter({id}, asking) then
-      sieve := json_build_object('plan', 'auto', 'filter', null, 'members', sieve -> 'members');
+      sieve := json_build_object('plan', 'auto', 'filter', null, 'members', sieve -> 'members',
+                                 'max_distance', sieve -> 'max_distance');
     end if;
   end if;
   if octet_length(sieve::text) > 50331648 then refusal := 'filter and keys are too long to be sent'; return; end if;
@@ -516,7 +517,7 @@ begin
     raise exception 'unknown ruvector.fallback %', quote_literal(fallback) using errcode = '22023',
       hint = 'Values are pgvector and error.';
   end if;
-  if filter is not null or keys is not null then
+  if filter is not null or keys is not null or max_distance is not null then
     plan := coalesce(nullif(current_setting('ruvector.filter_plan', true), ''), 'auto');
     if plan not in ('auto', 'scan', 'hop', 'walk') then
       raise exception 'unknown ruvector.filter_plan %', quote_literal(plan) using errcode = '22023',
@@ -538,8 +539,11 @@ begin
           hint = 'Give keys as this function returns them: {key_hint}.';
       end;
     end if;
-    sieve := json_build_object('plan', plan, 'filter', canonical, 'versions', versions, 'members', members);
-    condition := coalesce(condition, 'true');
+    sieve := json_build_object('plan', plan, 'filter', canonical, 'versions', versions, 'members', members,
+                               'max_distance', max_distance::text);
+    if filter is not null or keys is not null then
+      condition := coalesce(condition, 'true');
+    end if;
   end if;
   if mode = 'exact' then
     reason := 'exactness exact was asked for';
@@ -549,8 +553,7 @@ begin
   if reason is not null then
     select null::pg_snapshot as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
   end if;
-  -- How many rows lie within max_distance nobody knows: few to begin with, more while all that came do.
-  wanted := least(wanted_max, k + 8, case when max_distance is not null then 100 end);
+  wanted := least(wanted_max, k + 8);
   while reason is null loop
     rounds := rounds + 1;
     c := ruvector.candidates_{id}(query, wanted, beam, explained, sieve);
@@ -578,8 +581,7 @@ begin
     if wanted >= wanted_max then
       reason := format('%s of %s candidates passed filter and visibility', survivors, wanted);
     end if;
-    wanted := least(wanted_max, greatest(4 * wanted, case when max_distance is null
-                                                     then (2.0 * k * wanted / greatest(survivors, 1))::int end));
+    wanted := least(wanted_max, greatest(4 * wanted, (2.0 * k * wanted / greatest(survivors, 1))::int));
   end loop;
   if reason is not null then
     if ruvector.table_problem({id}) ~ '^column ' then

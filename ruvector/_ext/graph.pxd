@@ -1,5 +1,6 @@
 # What the C++ graph looks like from Cython; hnsw/graph.hpp explains it.
 from libcpp cimport bool as cbool
+from libcpp.vector cimport vector
 
 from ruvector._ext.sieve cimport Sieve
 from ruvector._ext.typedefs cimport float32_t, int64_t, size_t, uint8_t, uint32_t, uint64_t
@@ -46,6 +47,11 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         int64_t page
         const char* reason
 
+    cdef cppclass CoreTrail "ruvector::Trail":
+        vector[char] query
+        vector[int64_t] keys
+        vector[float32_t] distances
+
     cdef cppclass CoreGraph "ruvector::Graph":
         CoreGraph(const Options& options) except +
         size_t upsert(const int64_t* keys, const char* rows, const uint32_t* tags, size_t count, cbool loose,
@@ -60,6 +66,9 @@ cdef extern from "hnsw/graph.hpp" namespace "ruvector" nogil:
         int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows,
                             const Sieve* sieve, unsigned int threads, const uint8_t* cancel, int64_t* keys,
                             float32_t* distances, int64_t* counts) except +
+        int64_t next_page(CoreTrail& trail, size_t wanted, size_t ef, size_t scan_rows, const Sieve* sieve,
+                          const uint8_t* cancel) except +
+        void end_trail(CoreTrail& trail) except +
         void contains(const int64_t* keys, size_t count, uint8_t* found) except +
         void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found) except +
         size_t live_keys(int64_t* keys, size_t room) except +
@@ -95,3 +104,9 @@ cdef class Graph:
     cdef dict copy_out(self)
     cdef object take_in(self, dict sections, cbool in_place, unsigned int threads, const Proof* proofs)
     cdef int refuse_damage(self) except -1
+
+
+cdef class Trail:
+    cdef CoreTrail* core
+    cdef Graph graph
+    cdef object sieve

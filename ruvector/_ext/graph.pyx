@@ -148,6 +148,14 @@ cdef class Graph:
             self.refuse_damage()
         return None if outcome < 0 else (keys, distances, counts)
 
+    def trail(self, const uint8_t[::1] query, *, sieve=None):
+        """Return a search that goes on page after page; see Engine in ruvector/index/protocol.py."""
+        self.check_rows(1, query.shape[0], 1, self.query_width)
+        cdef Trail trail = Trail.__new__(Trail)
+        trail.graph, trail.sieve = self, sieve
+        trail.core.query.assign(<const char*>&query[0], <const char*>&query[0] + query.shape[0])
+        return trail
+
     def contains(self, const int64_t[::1] keys):
         """Tell for each key whether it has a row: bool [n]."""
         found = np.zeros(keys.shape[0], dtype=np.uint8)
@@ -344,6 +352,44 @@ cdef class Graph:
         with nogil:
             wrong = self.core.restore(arrays, in_place, threads, proofs)
         return None if wrong == NULL else wrong.decode()
+
+
+cdef class Trail:
+    """One search of a Graph that goes on; not for two threads at once."""
+
+    def __cinit__(self):
+        self.core = new CoreTrail()
+
+    def __dealloc__(self):
+        if self.graph is not None:
+            self.graph.core.end_trail(self.core[0])
+        del self.core
+
+    def next(self, size_t count, *, size_t ef, size_t scan_rows, const uint8_t[::1] cancel=None):
+        """Return the next rows, ``count`` or more, fewer when it finds no more: (keys int64 [n], distances f32 [n]).
+
+        None when it cannot go on, when comparing all rows is cheaper, or when ``cancel[0]`` became non-zero.
+        """
+        cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
+        cdef Sieve held
+        cdef const Sieve* holding = NULL
+        cdef int64_t found
+        if self.sieve is not None:
+            fill_sieve(&held, self.sieve, self.graph.core.tagged())
+            holding = &held
+        with nogil:
+            found = self.graph.core.next_page(self.core[0], count, ef, scan_rows, holding, flag)
+        if found == -2:
+            self.graph.refuse_damage()
+        if found < 0:
+            return None
+        keys = np.empty(found, dtype=np.int64)
+        distances = np.empty(found, dtype=np.float32)
+        cdef int64_t[::1] key_view = keys
+        cdef float32_t[::1] distance_view = distances
+        for at in range(found):
+            key_view[at], distance_view[at] = self.core.keys[at], self.core.distances[at]
+        return keys, distances
 
 
 cdef int fill_proofs(Proof* out, dict sections, proofs) except -1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -17,7 +19,9 @@ from ruvector.index import checks, inference
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, KeysIn, Plan, VectorIndex, VectorsIn
+from ruvector.index.pages import Pages
+from ruvector.index.protocol import BuildProgress, Keys, KeysIn, Plan, VectorIndex, VectorsIn
+from ruvector.sparse import SparseVectors
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, IndexKind, IndexOptions, KeyKind, Metric
 
@@ -156,6 +160,7 @@ class Index:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
         keys: KeysIn | None = None,
         plan: str = "auto",
+        max_distance: float | None = None,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """Return keys and distances of the nearest rows: [k] for a query [dims], [q, k] for queries [q, dims].
 
@@ -165,11 +170,12 @@ class Index:
 
         With a ``filter`` (docs/filters.md: {"price": {"$lt": 50}, "category": ["a", "b"]}) only rows whose attributes
         pass are in the answers, min(k, rows that pass) of them; with ``keys`` only rows with these. Texts are ordered
-        by code points. ``plan`` forces how they are searched: scan, hop or walk; auto takes the cheapest.
+        by code points. ``plan`` forces how they are searched: scan, hop or walk; auto takes the cheapest. Rows that
+        are farther than ``max_distance`` are left out; where few are nearer, a large k costs little.
 
         Raises:
             DimensionMismatch, InvalidVector: a query cannot be compared.
-            InvalidParameter, LimitExceeded: k, ef, threads, plan or filter cannot be used.
+            InvalidParameter, LimitExceeded: k, ef, threads, plan, max_distance or filter cannot be used.
         """
         k = checks.check_range("k", k, low=1, high=limits.K_MAX)
         is_single = False
@@ -179,12 +185,56 @@ class Index:
                 raise InvalidParameter(f"queries must have one or two axes, these have {queries.ndim}")
             is_single = queries.ndim == 1
             queries = np.atleast_2d(queries)
-        if plan not in _PLANS:
-            raise InvalidParameter(f'unknown plan "{plan}"', hint=f"Use one of {', '.join(_PLANS)}.")
-        found, distances = self._index.search_table(
-            queries, k, ef=ef, threads=threads, filter=filter, members=keys, plan=_PLANS[plan]
-        )
+        how: dict[str, Any] = {"ef": ef, "filter": filter, "members": keys, "plan": _plan(plan)}
+        if max_distance is None:
+            found, distances = self._index.search_table(queries, k, threads=threads, **how)
+        else:
+            found, distances = self._search_within(queries, k, max_distance, threads, how)
         return (found[0], distances[0]) if is_single else (found, distances)
+
+    def _search_within(
+        self, queries: VectorsIn, k: int, most: float, threads: int, how: Mapping[str, Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        if math.isnan(most):
+            raise InvalidParameter("max_distance is not a number")
+        table: Any = queries
+        if self.options.element is ElementType.SPARSE:
+            table = SparseVectors.of(queries, dims=self.options.dims)
+        is_row = isinstance(table, np.ndarray)
+
+        def answer(at: int) -> tuple[Keys, npt.NDArray[np.float32]]:
+            with self._index.pages(table[at] if is_row else table[at : at + 1], **how) as pages:
+                return pages.within(k, most)
+
+        found = np.full(
+            (len(table), k), None if self._has_text_keys else -1, dtype=object if self._has_text_keys else np.int64
+        )
+        distances = np.full((len(table), k), np.inf, dtype=np.float32)
+        with ThreadPoolExecutor(checks.worker_count(threads)) as pool:
+            for at, (names, apart) in enumerate(pool.map(answer, range(len(table)))):
+                found[at, : len(apart)], distances[at, : len(apart)] = names, apart
+        return found, distances
+
+    def pages(
+        self,
+        query: VectorsIn,
+        *,
+        ef: int | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        keys: KeysIn | None = None,
+        plan: str = "auto",
+    ) -> Pages:
+        """Return a search that goes on: ``next(n)`` gives the next n rows of one query, in the end fewer.
+
+        The walk continues where it stood instead of starting again. For one thread; close it, or use it with ``with``:
+
+            with index.pages(query, filter={"category": "a"}) as pages:
+                keys, distances = pages.next(10)
+                more_keys, more_distances = pages.next(10)
+
+        The arguments are those of ``search``, and so are the errors.
+        """
+        return self._index.pages(query, ef=ef, filter=filter, members=keys, plan=_plan(plan))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index as a new folder; it must not exist. Survives a power failure once this returns.
@@ -272,6 +322,12 @@ class Index:
     @property
     def _has_text_keys(self) -> bool:
         return self.options.key_kind is KeyKind.TEXT
+
+
+def _plan(name: str) -> Plan:
+    if name not in _PLANS:
+        raise InvalidParameter(f'unknown plan "{name}"', hint=f"Use one of {', '.join(_PLANS)}.")
+    return _PLANS[name]
 
 
 def _member(kinds: type[_Kind], value: str, name: str) -> _Kind:

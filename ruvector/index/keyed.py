@@ -19,6 +19,7 @@ from ruvector.index import checks
 from ruvector.index.attributes import AttributeTable, chosen_rows, refuse_filter
 from ruvector.index.keys import TextKeys, key_book
 from ruvector.index.opening import ResidentBound, Verification, resident_row_bytes
+from ruvector.index.pages import Pages
 from ruvector.index.protocol import (
     NO_TAG,
     Answers,
@@ -31,6 +32,7 @@ from ruvector.index.protocol import (
     Plan,
     Sections,
     Sieve,
+    TrailEngine,
     Vectors,
     VectorsIn,
 )
@@ -125,6 +127,7 @@ class KeyedIndex:
         self._scan_factor = scan_factor
         self._engine = new_engine(options)
         self._mapped = self._engine if isinstance(self._engine, MappedEngine) else None
+        self._walker = self._engine if isinstance(self._engine, TrailEngine) else None
         self._keys = key_book(options.key_kind)
         self._attributes: AttributeTable | None = None  # once there are attributes
         self._writer = threading.Lock()
@@ -313,6 +316,23 @@ class KeyedIndex:
         with self._writer:
             self._settle()
             self._engine.repair(threads=self._threads)
+
+    def pages(
+        self,
+        query: VectorsIn,
+        *,
+        ef: int | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
+    ) -> Pages:
+        """Return a search of query [dims] that goes on page after page; the rest is as in ``search``."""
+        queries = checks.query_bytes(checks.one_query(query, options=self.options), options=self.options)
+        ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
+        passing = self._passing(filter, members, plan)
+        return Pages(
+            self._engine, self._keys, queries, passing, walker=self._walker, ef=ef, scan_factor=self._scan_factor
+        )
 
     def search_many(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from ruvector.sparse import SparseVectors
 from ruvector.store import PageProof
 from ruvector.values import Attribute, AttributeRows, IndexOptions
+
+if TYPE_CHECKING:
+    from ruvector.index.pages import Pages
 
 
 class CsrMatrix(Protocol):
@@ -161,6 +164,18 @@ class VectorIndex(Protocol):
         """Return the nearest rows that pass, ascending; fewer than k only when fewer do."""
         ...
 
+    def pages(
+        self,
+        query: VectorsIn,
+        *,
+        ef: int | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
+        members: KeysIn | None = None,
+        plan: Plan = Plan.AUTO,
+    ) -> Pages:
+        """Return a search that goes on page after page."""
+        ...
+
     def search_many(
         self,
         queries: VectorsIn,
@@ -304,6 +319,28 @@ class Engine(Protocol):
 
     def restore(self, sections: Mapping[str, npt.NDArray[Any]], *, in_place: bool, threads: int) -> str | None:
         """Become what ``dump`` returned; None, or what is wrong."""
+        ...
+
+
+class Trail(Protocol):
+    """One search of an engine that goes on."""
+
+    def next(
+        self, count: int, *, ef: int, scan_rows: int, cancel: Bytes | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """Return keys and distances of the next rows, ``count`` or more; fewer when it finds no more.
+
+        None when it cannot go on, when comparing all rows is cheaper, or when cancelled.
+        """
+        ...
+
+
+@runtime_checkable
+class TrailEngine(Engine, Protocol):
+    """An engine whose searches can go on from where they stood."""
+
+    def trail(self, query: Bytes, *, sieve: Sieve | None = None) -> Trail:
+        """Return a search for a query, uint8 [query bytes], that has not begun."""
         ...
 
 

@@ -141,11 +141,13 @@ class Mirror:
         filter_: Mapping[str, object] | None = None,
         members: list[str] | None = None,
         plan: Plan = Plan.AUTO,
+        max_distance: float | None = None,
     ) -> Candidates:
         """Search for a reader with this snapshot; raises NotLive with the reason when it cannot be answered.
 
         Only rows that pass the filter and whose keys are ``members`` are given, but for rows whose attributes are not
-        known here: those pass. A filter that the index does not know lets every row pass.
+        known here: those pass. A filter that the index does not know lets every row pass. With ``max_distance`` only
+        rows that are no farther are given, or hardly so.
 
         The position is read before the search and the recent changes after it, so that whatever is applied meanwhile
         makes its key touched.
@@ -154,11 +156,12 @@ class Mirror:
         position = self._position_for(token)
         is_filtered = True
         if filter_ is None and members is None:
-            keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel)
+            keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel, max_distance=max_distance)
         else:
             keys, distances, is_filtered = self._filtered_search(
-                index, query, wanted, ef=ef, cancel=cancel, filter_=filter_, members=members, plan=plan
-            )
+                index, query, wanted, ef=ef, cancel=cancel, filter_=filter_, members=members, plan=plan,
+                max_distance=max_distance,
+            )  # fmt: skip
         with self._lock:
             if self.index is not index or self.token != token:
                 raise NotLive("the index was replaced during the search")
@@ -189,11 +192,16 @@ class Mirror:
         *,
         ef: int | None,
         cancel: NDArray[np.uint8] | None,
+        max_distance: float | None = None,
         **sieve: Any,
     ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
         """Search; an index whose files turn out damaged does not answer, and its worker will replace it."""
         try:
-            return index.search(query, k, ef=ef, cancel=cancel, **sieve)
+            if max_distance is None:
+                return index.search(query, k, ef=ef, cancel=cancel, **sieve)
+            with index.pages(query, ef=ef, **sieve) as pages:
+                # The database measures again, in float64: what lies at the border is its to decide.
+                return pages.within(k, max_distance + abs(max_distance) * 1e-5 + 1e-7, cancel=cancel)
         except StoreDamaged as error:
             raise NotLive(f"the index is being replaced: {error.message}") from error
 
@@ -208,17 +216,24 @@ class Mirror:
         filter_: Mapping[str, object] | None,
         members: list[str] | None,
         plan: Plan,
+        max_distance: float | None,
     ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32], bool]:
         """Search among the rows that pass, and tell whether the index could apply the filter."""
         keys = None if members is None else _distinct(members, index.options.key_kind)
+
+        def search(known: Mapping[str, object] | None) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
+            return self._search(
+                index, query, k, ef=ef, cancel=cancel, max_distance=max_distance,
+                filter=known, members=keys, plan=plan,
+            )  # fmt: skip
+
         try:
-            found = self._search(index, query, k, ef=ef, cancel=cancel, filter=filter_, members=keys, plan=plan)
+            return *search(filter_), True
         except InvalidParameter:
             if filter_ is None:
                 raise
             # A column that the database got just now and this mirror does not know yet: the database decides.
-            return *self._search(index, query, k, ef=ef, cancel=cancel, filter=None, members=keys, plan=plan), False
-        return *found, True
+            return *search(None), False
 
     def wait_until_covers(self, snapshot: Snapshot, *, seconds: float) -> bool:
         """Wait until everything visible in the snapshot is applied; tell whether it is."""

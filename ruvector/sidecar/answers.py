@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import struct
 from binascii import unhexlify
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,12 +88,13 @@ class SearchRequest(NamedTuple):
     members: list[str] | None = None  # the only keys that may be in the answer
     plan: Plan = Plan.AUTO
     versions: Mapping[str, object] = _NO_VERSIONS  # of the columns that filters may name, in the database
+    max_distance: float | None = None
 
     @classmethod
     def parse(cls, fields: bytes, query: bytes) -> SearchRequest:
         """Read the fields of a request; InvalidParameter when they are none.
 
-        Behind them a search for some rows only has a JSON object: plan, filter, versions and members.
+        Behind them a search for some rows only has a JSON object: plan, filter, versions, members and max_distance.
         """
         try:
             mirror_id, wanted, ef, deadline_ms, explained, started, database, token, snapshot, *sieve = fields.split(
@@ -114,8 +116,10 @@ class SearchRequest(NamedTuple):
             raise InvalidParameter(f"malformed request: {type(problem).__name__}") from None
 
 
-def _read_sieve(document: bytes) -> tuple[dict[str, Any] | None, list[str] | None, Plan, Mapping[str, object]]:
-    """Return filter, members, plan and versions; ValueError when the document has none."""
+def _read_sieve(
+    document: bytes,
+) -> tuple[dict[str, Any] | None, list[str] | None, Plan, Mapping[str, object], float | None]:
+    """Return filter, members, plan, versions and max_distance; ValueError when the document has none."""
     sieve = json.loads(document.decode())
     if not isinstance(sieve, dict):
         raise ValueError("not an object")
@@ -127,7 +131,10 @@ def _read_sieve(document: bytes) -> tuple[dict[str, Any] | None, list[str] | Non
     versions = sieve.get("versions") or {}
     if not isinstance(versions, dict):
         raise ValueError("no versions")
-    return filter_, members, _PLANS[plan], versions
+    most = sieve.get("max_distance")
+    if not (most is None or isinstance(most, str)) or (most is not None and math.isnan(float(most))):
+        raise ValueError("no distance")
+    return filter_, members, _PLANS[plan], versions, None if most is None else float(most)
 
 
 def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel: CancelFlag, *, clock: Clock) -> RowSet:
@@ -157,6 +164,7 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
             filter_=request.filter if is_known else None,
             members=request.members,
             plan=request.plan,
+            max_distance=request.max_distance,
         )
         cancel.check()
     except (NotLive, Cancelled) as refusal:

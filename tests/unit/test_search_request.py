@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ FIELDS = b"7 18 0 2000 0 1764.25 16384 0123abcd 10:20:11,12"
 def test_request_is_read():
     request = SearchRequest.parse(FIELDS, b"query")
     assert request == (7, 18, None, 2000, False, ("1764.25", 16384), "0123abcd", Snapshot.parse("10:20:11,12"),
-                       b"query", None, None, Plan.AUTO, {})  # fmt: skip
+                       b"query", None, None, Plan.AUTO, {}, None)  # fmt: skip
     assert SearchRequest.parse(FIELDS.replace(b" 0 2000 0", b" 64 50 1"), b"")[2:5] == (64, 50, True)
 
 
@@ -40,11 +41,19 @@ def test_filter_and_keys_are_read(sieve, read):
     assert (request.filter, request.members, request.plan) == read
 
 
+@pytest.mark.parametrize(("given", "read"), [("0.25", 0.25), ("-1e30", -1e30), ("-Infinity", -math.inf), ("7", 7.0)])
+def test_distance_is_read(given, read):
+    request = SearchRequest.parse(FIELDS + b' {"plan": "auto", "max_distance": "%s"}' % given.encode(), b"query")
+    assert request.max_distance == read
+
+
 @pytest.mark.parametrize(
     "sieve",
     [b"{", b"[]", b"7", b"null", b"{}", b'{"plan": "guess"}', b'{"plan": ["scan"]}', b'{"plan": "SCAN"}',
      b'{"plan": "auto", "filter": []}', b'{"plan": "auto", "filter": "x"}', b'{"plan": "auto", "members": {}}',
      b'{"plan": "auto", "members": [7]}', b'{"plan": "auto", "versions": 7}',
+     b'{"plan": "auto", "max_distance": "NaN"}',
+     b'{"plan": "auto", "max_distance": "near"}', b'{"plan": "auto", "max_distance": 7}',
      b'{"plan": "auto", "members": "7"}', b'{"plan": "auto"} x',
      b'{"plan": "auto", "filter": ' + b'{"$not": ' * 100_000, b'{"plan": "\xff"}'],
 )  # fmt: skip

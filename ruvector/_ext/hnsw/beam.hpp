@@ -57,6 +57,10 @@ class Visited {
             epoch_ = 1;
         }
     }
+    // Make room for slots that came since; they have not been seen.
+    void reach(size_t slots) {
+        if (marks_.size() < slots) marks_.resize(slots, 0);
+    }
     bool mark(uint32_t slot) {  // true the first time
         bool first = marks_[slot] != epoch_;
         marks_[slot] = epoch_;  // in any case: a branch would be guessed wrong every other time

@@ -306,6 +306,7 @@ inline void Graph::settle_nodes(Bulk& bulk) {
 inline void Graph::exchange(uint32_t left, uint32_t right) {
     auto by_key = [this](uint32_t slot) { return key_hash(slot); };
     auto by_row = [this](uint32_t slot) { return row_hash(slot); };
+    ++moves_;
     for (uint32_t slot : {left, right}) {
         if (states_[slot] == LIVE) by_key_.erase(slot, by_key);
         by_row_.erase(slot, by_row);

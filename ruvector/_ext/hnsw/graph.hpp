@@ -95,6 +95,9 @@ constexpr uint8_t MEMBERS_MAX = 255;
 constexpr const char* WRONG_LINK = "holds a link that leads to no node of its level";
 constexpr uint32_t SLOTS_MAX = 1u << 31;
 
+struct Trail;
+class TrailPool;
+
 class Graph {
   public:
     explicit Graph(const Options& options);
@@ -122,6 +125,11 @@ class Graph {
     int64_t search_many(const char* queries, size_t count, size_t k, size_t ef, size_t scan_rows, const Sieve* sieve,
                         unsigned threads, const volatile uint8_t* cancel, int64_t* keys, float* distances,
                         int64_t* counts);
+    // The next `wanted` rows of a trail, or a few more, in its keys and distances; returns how many. -1 and DAMAGED as
+    // above; TRAIL_ENDS when it cannot go on, or when comparing all rows is cheaper.
+    int64_t next_page(Trail& trail, size_t wanted, size_t ef, size_t scan_rows, const Sieve* sieve,
+                      const volatile uint8_t* cancel);
+    void end_trail(Trail& trail);
     void tags_of(const int64_t* keys, size_t count, uint32_t* tags);
     void contains(const int64_t* keys, size_t count, uint8_t* found);
     void rows_of(const int64_t* keys, size_t count, char* rows, uint8_t* found);
@@ -155,7 +163,7 @@ class Graph {
 
     static constexpr size_t FIGURES = 21;
     static constexpr size_t HEAD = 8;
-    static constexpr int64_t DAMAGED = -2;
+    static constexpr int64_t DAMAGED = -2, TRAIL_ENDS = -3;
 
   private:
     struct Block;
@@ -241,6 +249,14 @@ class Graph {
     template <class Each>
     int64_t scan(const Probe& probe, size_t k, Scratch& scratch, const Each& each, const volatile uint8_t* cancel,
                  int64_t* keys, float* distances) const;
+
+    // searching on (hnsw/trail.hpp)
+    template <class Measure, class Weight>
+    bool follow(const Measure& measure, Trail& trail, TrailPool& pool, Scratch& scratch, const Weight& weight,
+                const volatile uint8_t* cancel) const;
+    template <class Weight>
+    int64_t turn_page(Trail& trail, size_t wanted, size_t ef, Scratch& scratch, const Weight& weight,
+                      const volatile uint8_t* cancel) const;
 
     // search under a sieve (hnsw/sieved.hpp)
     int64_t search_sieved(const Probe& probe, size_t k, size_t ef, const Sieve& sieve, Scratch& scratch,
@@ -425,6 +441,8 @@ class Graph {
     uint32_t top_ = 0;
     uint64_t draws_ = 0;
     std::atomic<uint64_t> repairs_{0};
+    std::atomic<uint64_t> moves_{0};  // how often a slot got another row, or all nodes other codes
+    std::atomic<uint64_t> frees_{0};  // how often a slot was freed
     Costs costs_;
     std::atomic<size_t> calibrated_{0};  // slots when the costs were taken
     std::atomic<uint64_t> searches_{0}, compared_{0}, reranked_{0};  // sums over all searches
@@ -449,6 +467,7 @@ class Graph {
 #include "hnsw/watch.hpp"
 #include "hnsw/search.hpp"
 #include "hnsw/sieved.hpp"
+#include "hnsw/trail.hpp"
 #include "hnsw/insert.hpp"
 #include "hnsw/bulk.hpp"
 #include "hnsw/repair.hpp"

@@ -161,6 +161,7 @@ inline void Graph::make_codes(const std::vector<uint32_t>& nodes, const char* ro
     std::lock_guard<FairLock> guard(lock_);
     untold_ = untold;
     told_ = untold == 0;
+    ++moves_;
     codes_.set_center(codes.center());
     records_.swap(records);
     coded_rows_ = nodes.size() + count;
@@ -188,6 +189,7 @@ inline uint32_t Graph::take_slot() {
     uint32_t slot = free_slot_;
     free_slot_ = uint32_t(keys_[slot]);
     --free_count_;
+    ++moves_;
     return slot;
 }
 

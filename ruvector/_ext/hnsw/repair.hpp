@@ -41,6 +41,7 @@ inline void Graph::clear() {
 
 // Forget all rows and give the memory back; the counter of level draws goes on.
 inline void Graph::release() noexcept {
+    ++moves_;
     guard_.reset();
     watch_ = nullptr;
     tables_ready_ = true;
@@ -120,6 +121,7 @@ inline void Graph::free_node(uint32_t slot) {
 }
 
 inline void Graph::free_slot(uint32_t slot) noexcept {
+    ++frees_;
     while (options_.linked && upper_[slot] != EMPTY) {
         uint32_t at = upper_[slot];
         upper_[slot] = upper_list(at)[options_.m];
