@@ -366,7 +366,7 @@ declare
   started constant timestamptz := clock_timestamp();
   asking constant name := coalesce(nullif(current_setting('role'), 'none'), session_user);
   state record; sent bytea; body text; asked_at timestamptz; answered_at timestamptz; is_fresh boolean := false;
-  truncated_seen boolean; logged text[]; scanned int;
+  truncated_seen boolean; logged text[]; scanned int; is_withheld boolean := false;
 begin
   dirty := '{}'; overlaid := 0;
   if wanted not between 1 and 20000 then
@@ -387,6 +387,7 @@ begin
     refusal := ruvector.unreadable({table_literal}::regclass, {column_literal});
     if refusal is not null then return; end if;
     if sieve is not null and not ruvector.may_filter({id}, asking) then
+      is_withheld := true;
       sieve := json_build_object('plan', 'auto', 'filter', null, 'members', sieve -> 'members',
                                  'max_distance', sieve -> 'max_distance');
     end if;
@@ -462,6 +463,7 @@ begin
   -- Rows, not only keys: the limit may have cut off the changes of further keys.
   if greatest(scanned, cardinality(dirty)) > dirty_max then refusal := 'too many recent changes'; return; end if;
   if truncated_seen then keys := '{}'; returned := 0; end if;   -- everything older is gone, everything newer is dirty
+  if is_withheld then report := coalesce(report, '{}') || '{"filter": "not pushed"}'; end if;
   if explained then
     report := report || jsonb_build_object(
       'prepare_ms', extract(epoch from asked_at - started) * 1000,
@@ -489,6 +491,7 @@ declare
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   ranking_at timestamptz; ranked_at timestamptz;
   condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
+  is_certain boolean;
   reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -559,13 +562,16 @@ begin
     c := ruvector.candidates_{id}(query, wanted, beam, explained, sieve);
     reason := c.refusal;
     exit when reason is not null;
-    -- Without recent changes every key is visible with the vector the index has: the first k are the answer.
-    pool := case when condition is null and rounds = 1 and c.dirty = '{}' then c.keys[:k] else c.keys || c.dirty end;
-    if members is not null then
+    -- Without recent changes every key is visible, and passes, with the vector that the index has: the first k are the
+    -- answer. Unless the sidecar could not tell for certain what passes: then the condition is asked of all.
+    is_certain := c.dirty = '{}' and (condition is null or c.report is null
+                                      or not (c.report ? 'unsure' or c.report @> '{"filter": "not pushed"}'));
+    pool := case when is_certain and rounds = 1 then c.keys[:k] else c.keys || c.dirty end;
+    if members is not null and not is_certain then
       pool := array(select unnest(pool) intersect select unnest(members));
     end if;
     ranking_at := clock_timestamp();
-    if condition is null then
+    if condition is null or is_certain then
       select array_agg(z.id), array_agg(z.d) into ids, distances
         from (select {row_key} as id, i.{column} {operator} {typed_query} as d from {table} i
               where {key_match} and {comparable} order by 2, {order_key} limit k) z where z.d <= most;

@@ -10,7 +10,7 @@ from ruvector.index.facade import Index
 from ruvector.index.keyed import KeyedIndex
 from ruvector.index.opening import unread_sections
 from ruvector.index.options import options_from_json, options_to_json
-from ruvector.index.protocol import BuildProgress, Keys, Plan, VectorIndex, Vectors
+from ruvector.index.protocol import BuildProgress, Keys, Plan, Sieve, VectorIndex, Vectors
 
 __all__ = [
     "BuildProgress",
@@ -18,6 +18,7 @@ __all__ = [
     "KeyedIndex",
     "Keys",
     "Plan",
+    "Sieve",
     "VectorIndex",
     "Vectors",
     "chosen_rows",

@@ -224,8 +224,8 @@ class AttributeTable:
                 if not self._searches[turn]:
                     del self._searches[turn]
 
-    def sieve(self, filter_: Mapping[str, Any], plan: Plan) -> tuple[Sieve | None, bool]:
-        """Return what a filter lets pass (None: every row), and whether that is certain for each row.
+    def sieve(self, filter_: Mapping[str, Any], plan: Plan) -> Sieve | None:
+        """Return what a filter lets pass; None: every row, for certain.
 
         Raises:
             InvalidParameter, LimitExceeded: it is no filter on these columns.
@@ -237,7 +237,7 @@ class AttributeTable:
                 columns = {name: held.column for name, held in self._held.items()}
                 expression = parse(filter_, columns, is_strict=self._is_strict)
                 if expression == Constant(value=True):
-                    return None, True
+                    return None
                 entry = self._evaluated(expression)
                 if key is not None:
                     self._remember(key, entry)
@@ -246,20 +246,20 @@ class AttributeTable:
             if key is not None and key in self._cache:
                 self._cache.move_to_end(key)
             found = entry.sieve
-            return Sieve(found.bits, found.count, plan=plan), entry.is_exact
+            return Sieve(found.bits, found.count, plan=plan, is_exact=entry.is_exact)
 
-    def passing(self, filter_: Mapping[str, Any], tags: Tags) -> Mask:
-        """Tell for rows by tag whether they pass; NO_TAG does not."""
-        sieve, _ = self.sieve(filter_, Plan.AUTO)
+    def passing(self, filter_: Mapping[str, Any], tags: Tags) -> tuple[Mask, bool]:
+        """Tell for rows by tag whether they pass, and whether that is certain; NO_TAG does not."""
+        sieve = self.sieve(filter_, Plan.AUTO)
         found: Mask = tags != NO_TAG
         if sieve is None or sieve.bits is None:
-            return found
+            return found, True
         bits = sieve.bits
         at = tags.astype(np.int64)
         found &= at < 64 * len(bits)
         words = bits[at[found] >> 6] >> (at[found] & 63).astype(np.uint64)
         found[found] = words & np.uint64(1) != 0
-        return found
+        return found, sieve.is_exact
 
     def _evaluated(self, expression: Expression) -> _Entry:
         mask, is_exact = self._evaluate(expression, slice(0, self._size), self._size)

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -325,11 +325,12 @@ class KeyedIndex:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
         members: KeysIn | None = None,
         plan: Plan = Plan.AUTO,
+        sieve: Sieve | None = None,
     ) -> Pages:
         """Return a search of query [dims] that goes on page after page; the rest is as in ``search``."""
         queries = checks.query_bytes(checks.one_query(query, options=self.options), options=self.options)
         ef = self.options.ef_search if ef is None else checks.check_range("ef", ef, low=1, high=limits.EF_MAX)
-        passing = self._passing(filter, members, plan)
+        passing = self.passing(filter, members, plan) if sieve is None else nullcontext(sieve)
         return Pages(
             self._engine, self._keys, queries, passing, walker=self._walker, ef=ef, scan_factor=self._scan_factor
         )
@@ -347,7 +348,7 @@ class KeyedIndex:
         plan: Plan = Plan.AUTO,
     ) -> list[tuple[Keys, npt.NDArray[np.float32]]]:
         """Answer queries [q, dims] on several threads (0: all cores); each answer as ``search`` gives it."""
-        with self._passing(filter, members, plan) as sieve:
+        with self.passing(filter, members, plan) as sieve:
             return self._search(queries, k, ef=ef, threads=threads, cancel=cancel, named=self._named, sieve=sieve)
 
     def search_table(
@@ -366,7 +367,7 @@ class KeyedIndex:
         Where there are fewer than k rows the key is -1 (None for text keys) and the distance infinite.
         """
         named = self._table_of_texts if isinstance(self._keys, TextKeys) else _table
-        with self._passing(filter, members, plan) as sieve:
+        with self.passing(filter, members, plan) as sieve:
             keys, distances = self._search(queries, k, ef=ef, threads=threads, cancel=None, named=named, sieve=sieve)
         places = keys.shape[1]
         if places == k:
@@ -444,12 +445,14 @@ class KeyedIndex:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
         members: KeysIn | None = None,
         plan: Plan = Plan.AUTO,
+        sieve: Sieve | None = None,
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
         """Return the nearest k rows of query [dims]: keys and distances in pgvector's signs, ascending.
 
         Fewer than k come back only when the index holds fewer. A larger ``ef`` finds more of the true
         neighbours (default: the options' ef_search; at least k).
         ``cancel`` is a uint8 array of one element; setting it ends the search.
+        ``sieve``: what ``passing`` gave, instead of filter, members and plan.
 
         Raises:
             DimensionMismatch, InvalidVector, InvalidParameter: the query, k or ef cannot be used.
@@ -457,12 +460,12 @@ class KeyedIndex:
             StoreDamaged: a page of an index opened unread is damaged.
         """
         queries = checks.one_query(query, options=self.options)
-        with self._passing(filter, members, plan) as sieve:
-            return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named, sieve=sieve)[0]
+        with self.passing(filter, members, plan) if sieve is None else nullcontext(sieve) as held:
+            return self._search(queries, k, ef=ef, threads=1, cancel=cancel, named=self._named, sieve=held)[0]
 
     @contextmanager
-    def _passing(self, filter_: Mapping[str, Any] | None, members: KeysIn | None, plan: Plan) -> Iterator[Sieve | None]:
-        """Give what filter and members let pass for the time of a search; None: every row."""
+    def passing(self, filter_: Mapping[str, Any] | None, members: KeysIn | None, plan: Plan) -> Iterator[Sieve | None]:
+        """Give what filter and members let pass, for the time of searches with it; None: every row."""
         if filter_ is None:
             numbers = None if members is None else self._keys.for_read(members)
             yield None if numbers is None else Sieve(members=numbers, plan=plan)
@@ -472,11 +475,11 @@ class KeyedIndex:
             raise refuse_filter()
         with table.search():
             if members is None:
-                yield table.sieve(filter_, plan)[0]
+                yield table.sieve(filter_, plan)
                 return
             numbers = self._keys.for_read(members)
-            passing = table.passing(filter_, self._engine.tags_of(numbers))
-            yield Sieve(members=np.ascontiguousarray(numbers[passing]), plan=plan)
+            passing, is_exact = table.passing(filter_, self._engine.tags_of(numbers))
+            yield Sieve(members=np.ascontiguousarray(numbers[passing]), plan=plan, is_exact=is_exact)
 
     def contains(self, key: int | str) -> bool:
         """Tell whether a key has a row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -69,13 +70,15 @@ class Sieve:
     """Which rows may be in an answer: by tags, or the keys themselves.
 
     ``bits`` is uint64[ceil(tags / 64)]; bit t % 64 of word t // 64 says whether the row with tag t passes, and
-    ``count`` how many do. ``members`` are keys as numbers, int64[n], instead.
+    ``count`` how many do. ``members`` are keys as numbers, int64[n], instead. Unless ``is_exact`` some rows pass only
+    because nobody here knows better.
     """
 
     bits: npt.NDArray[np.uint64] | None = None
     count: int = 0
     members: npt.NDArray[np.int64] | None = None
     plan: Plan = Plan.AUTO
+    is_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,12 @@ class VectorIndex(Protocol):
         """Give back what deleted rows still hold."""
         ...
 
+    def passing(
+        self, filter_: Mapping[str, Any] | None, members: KeysIn | None, plan: Plan
+    ) -> AbstractContextManager[Sieve | None]:
+        """Give what filter and members let pass, for the time of searches with it; None: every row."""
+        ...
+
     def search(
         self,
         query: VectorsIn,
@@ -160,8 +169,12 @@ class VectorIndex(Protocol):
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
         members: KeysIn | None = None,
         plan: Plan = Plan.AUTO,
+        sieve: Sieve | None = None,
     ) -> tuple[Keys, npt.NDArray[np.float32]]:
-        """Return the nearest rows that pass, ascending; fewer than k only when fewer do."""
+        """Return the nearest rows that pass, ascending; fewer than k only when fewer do.
+
+        ``sieve``: what ``passing`` gave, instead of filter, members and plan.
+        """
         ...
 
     def pages(
@@ -172,6 +185,7 @@ class VectorIndex(Protocol):
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the name of the SQL argument
         members: KeysIn | None = None,
         plan: Plan = Plan.AUTO,
+        sieve: Sieve | None = None,
     ) -> Pages:
         """Return a search that goes on page after page."""
         ...

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ruvector.errors import InvalidParameter, NotLive, StoreDamaged
-from ruvector.index import Plan, VectorIndex, Vectors
+from ruvector.index import Plan, Sieve, VectorIndex, Vectors
 from ruvector.mirror.recent import RecentChanges
 from ruvector.snapshot import Snapshot
 from ruvector.values import Collection, KeyKind
@@ -53,6 +53,7 @@ class Candidates:
     touched: frozenset[str]
     ef: int
     is_filtered: bool = True  # false when there was a filter that the index does not know: then all rows passed it
+    is_certain: bool = True  # false when rows may be among them that do not pass
 
 
 @dataclass(slots=True)
@@ -154,14 +155,21 @@ class Mirror:
         """
         index = self.index
         position = self._position_for(token)
-        is_filtered = True
-        if filter_ is None and members is None:
-            keys, distances = self._search(index, query, wanted, ef=ef, cancel=cancel, max_distance=max_distance)
-        else:
-            keys, distances, is_filtered = self._filtered_search(
-                index, query, wanted, ef=ef, cancel=cancel, filter_=filter_, members=members, plan=plan,
-                max_distance=max_distance,
-            )  # fmt: skip
+        known = None if members is None else _distinct(members, index.options.key_kind)
+        with ExitStack() as held:
+            is_filtered, is_certain = True, True
+            try:
+                sieve = held.enter_context(index.passing(filter_, known, plan))
+            except InvalidParameter:
+                if filter_ is None:
+                    raise
+                # A column that the database got just now and this mirror does not know yet: the database decides.
+                sieve, is_filtered = held.enter_context(index.passing(None, known, plan)), False
+            if sieve is not None:
+                is_certain = sieve.is_exact
+            keys, distances = self._search(
+                index, query, wanted, ef=ef, cancel=cancel, sieve=sieve, max_distance=max_distance
+            )
         with self._lock:
             if self.index is not index or self.token != token:
                 raise NotLive("the index was replaced during the search")
@@ -169,7 +177,7 @@ class Mirror:
                 raise NotLive("the snapshot is older than the memory of recent changes")
             touched = frozenset(self.recent.not_visible_in(snapshot))
         beam = max(wanted, ef or self.collection.options.ef_search)
-        return Candidates(str(position), keys, distances, touched, beam, is_filtered)
+        return Candidates(str(position), keys, distances, touched, beam, is_filtered, is_certain)
 
     def plain_search(
         self,
@@ -192,48 +200,18 @@ class Mirror:
         *,
         ef: int | None,
         cancel: NDArray[np.uint8] | None,
+        sieve: Sieve | None = None,
         max_distance: float | None = None,
-        **sieve: Any,
     ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
         """Search; an index whose files turn out damaged does not answer, and its worker will replace it."""
         try:
             if max_distance is None:
-                return index.search(query, k, ef=ef, cancel=cancel, **sieve)
-            with index.pages(query, ef=ef, **sieve) as pages:
+                return index.search(query, k, ef=ef, cancel=cancel, sieve=sieve)
+            with index.pages(query, ef=ef, sieve=sieve) as pages:
                 # The database measures again, in float64: what lies at the border is its to decide.
                 return pages.within(k, max_distance + abs(max_distance) * 1e-5 + 1e-7, cancel=cancel)
         except StoreDamaged as error:
             raise NotLive(f"the index is being replaced: {error.message}") from error
-
-    def _filtered_search(
-        self,
-        index: VectorIndex,
-        query: Vectors,
-        k: int,
-        *,
-        ef: int | None,
-        cancel: NDArray[np.uint8] | None,
-        filter_: Mapping[str, object] | None,
-        members: list[str] | None,
-        plan: Plan,
-        max_distance: float | None,
-    ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32], bool]:
-        """Search among the rows that pass, and tell whether the index could apply the filter."""
-        keys = None if members is None else _distinct(members, index.options.key_kind)
-
-        def search(known: Mapping[str, object] | None) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
-            return self._search(
-                index, query, k, ef=ef, cancel=cancel, max_distance=max_distance,
-                filter=known, members=keys, plan=plan,
-            )  # fmt: skip
-
-        try:
-            return *search(filter_), True
-        except InvalidParameter:
-            if filter_ is None:
-                raise
-            # A column that the database got just now and this mirror does not know yet: the database decides.
-            return *search(None), False
 
     def wait_until_covers(self, snapshot: Snapshot, *, seconds: float) -> bool:
         """Wait until everything visible in the snapshot is applied; tell whether it is."""

@@ -174,6 +174,8 @@ def answer_search(mirrors: Mapping[int, Mirror], request: SearchRequest, cancel:
     # Said in every answer: the database then takes the candidates for any rows.
     is_filtered = is_known and found.is_filtered
     notes: dict[str, Any] = {} if is_filtered else {"filter": "not pushed"}
+    if not found.is_certain:
+        notes["unsure"] = True
     if request.is_explained:
         now, after = clock.now(), mirror.index.stats()
         if is_filtered and (request.filter is not None or request.members is not None):
