@@ -197,10 +197,13 @@ class Client:
         filter: Mapping[str, object] | None = None,  # noqa: A002 - the name of the SQL argument
         ef: int | None = None,
         exactness: str | None = None,
+        keys: Sequence[str | int] | None = None,
+        max_distance: float | None = None,
     ) -> list[Hit]:
         """Return the k rows nearest to a vector [dims], nearest first, as this connection's snapshot sees the table.
 
-        A sparse query is one row of SparseVectors; ``ef`` does not apply to it, its index is exact.
+        A sparse query is one row of SparseVectors; ``ef`` does not apply to it, its index is exact. ``keys`` are the
+        only rows that may be in the answer; rows that are farther than ``max_distance`` are left out.
 
         Raises:
             InvalidVector: NaN, infinity, or not one row of numbers.
@@ -216,6 +219,8 @@ class Client:
             "ef": ef,
             "filter": None if filter is None else json.dumps(filter),
             "exactness": exactness,
+            "keys": None if keys is None else [str(key) for key in keys],
+            "max_distance": max_distance,
         }
         return [Hit(**row) for row in self._all(name, values)]
 
@@ -238,6 +243,8 @@ class Client:
         k: int = 10,
         filter: Mapping[str, object] | None = None,  # noqa: A002 - the name of the SQL argument
         ef: int | None = None,
+        keys: Sequence[str | int] | None = None,
+        max_distance: float | None = None,
     ) -> dict[str, Any]:
         """Run one search and return how it was answered: plan, engine, candidates, reason, times."""
         values = {
@@ -246,6 +253,8 @@ class Client:
             "k": k,
             "ef": ef,
             "filter": None if filter is None else json.dumps(filter),
+            "keys": None if keys is None else [str(key) for key in keys],
+            "max_distance": max_distance,
         }
         return self._one("explain", values)
 

@@ -31,6 +31,8 @@ from sqlalchemy.sql.elements import (
 )
 from sqlalchemy.sql.expression import ClauseElement, ColumnElement
 
+from ruvector import limits
+
 Filter = dict[str, Any]
 ValueOf = Callable[[BindParameter[Any]], Any]
 NameOf = Callable[[ColumnElement[Any]], str]
@@ -44,8 +46,6 @@ _COMPARISONS: Mapping[Any, str] = {
     operators.ge: "$gte",
 }
 _LISTS: Mapping[Any, str] = {operators.in_op: "$in", operators.not_in_op: "$nin"}
-_LIST_VALUES_MAX = 10_000  # of ruvector_search
-_DEPTH_MAX = 32  # of ruvector_search
 
 
 class LeftAlone(Exception):
@@ -77,8 +77,8 @@ def filter_of(clause: ClauseElement, *, name_of: NameOf, value_of: ValueOf, dept
     Raises:
         LeftAlone: the condition cannot be said as a filter.
     """
-    if depth > _DEPTH_MAX:
-        raise LeftAlone(f"its conditions are nested deeper than {_DEPTH_MAX} levels")
+    if depth > limits.FILTER_DEPTH_MAX:
+        raise LeftAlone(f"its conditions are nested deeper than {limits.FILTER_DEPTH_MAX} levels")
 
     def inner(part: Any) -> Filter:
         return filter_of(part, name_of=name_of, value_of=value_of, depth=depth + 1)
@@ -110,8 +110,8 @@ def _comparison(clause: BinaryExpression[Any], name_of: NameOf, value_of: ValueO
         return {name: {_COMPARISONS[operator]: _value(column, right, value_of)}}
     if operator in _LISTS and isinstance(right, BindParameter):
         values = value_of(right)
-        if not isinstance(values, (list, tuple, set, frozenset)) or len(values) > _LIST_VALUES_MAX:
-            raise LeftAlone(f"the list compared with column {name} has more than {_LIST_VALUES_MAX} values")
+        if not isinstance(values, (list, tuple, set, frozenset)) or len(values) > limits.FILTER_VALUES_MAX:
+            raise LeftAlone(f"the list compared with column {name} has more than {limits.FILTER_VALUES_MAX} values")
         return {name: {_LISTS[operator]: [_encoded(column, value) for value in values]}}
     if operator is operators.between_op:
         low, high = (_value(column, bound, value_of) for bound in getattr(right, "clauses", (None, None)))

@@ -21,7 +21,7 @@ from ruvector.errors import InvalidParameter
 from ruvector.sqlalchemy.catalog import Registered, registered
 from ruvector.sqlalchemy.collection import Collection, collections_of, find_collection
 from ruvector.sqlalchemy.filters import LeftAlone
-from ruvector.sqlalchemy.nearest import found_keys, keys_in, search_call
+from ruvector.sqlalchemy.nearest import SearchOptions, found_keys, keys_in, search_call
 from ruvector.sqlalchemy.shape import Search, search_of
 
 logger = logging.getLogger("ruvector.sqlalchemy")
@@ -133,10 +133,8 @@ def routed(statement: Select[Any], search: Search, *, ef_search: int | None, exa
     which would look at its own nearest rows only.
     """
     distance, collection = search.distance, search.collection
-    found = search_call(
-        collection, distance.right, k=literal(search.k, Integer), ef_search=ef_search, filter_=search.filter,
-        exactness=exactness,
-    )  # fmt: skip
+    asked = SearchOptions(ef_search, search.filter, exactness, max_distance=search.max_distance)
+    found = search_call(collection, distance.right, k=literal(search.k, Integer), options=asked)
     keys = keys_in(distance.left, collection)
     answer = select(*found_keys(found, collection))
     condition = (tuple_(*keys) if len(keys) > 1 else keys[0]).in_(answer)

@@ -6,6 +6,7 @@ no distance of a collection, LeftAlone when it does but a search could give othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +54,13 @@ CollectionOf = Callable[[ColumnElement[Any]], Collection | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """What a SELECT asks for: the k rows of a collection nearest to a vector, under a filter."""
+    """What a SELECT asks for: the k rows of a collection nearest to a vector, under a filter, within a distance."""
 
     collection: Collection
     distance: BinaryExpression[Any]
     k: int
     filter: Filter | None
+    max_distance: float | None
 
 
 def search_of(statement: Select[Any], *, collection_of: CollectionOf, value_of: ValueOf) -> Search | None:
@@ -84,7 +86,8 @@ def search_of(statement: Select[Any], *, collection_of: CollectionOf, value_of: 
     _check_order(order[1:], statement, keys_in(distance.left, collection))
     k = _row_count(statement, value_of)
     _check_joins(statement, distance.left.table)
-    return Search(collection, distance, k, _filter(statement, distance, collection, value_of))
+    filter_ = _filter(statement, distance, collection, value_of)
+    return Search(collection, distance, k, filter_, _max_distance(statement, distance, value_of))
 
 
 def _unwrapped(element: Any, statement: Select[Any]) -> Any:
@@ -291,11 +294,18 @@ def _conjuncts(clause: ClauseElement | None) -> Iterator[ClauseElement]:
 
 
 def _is_implied(part: Any, distance: BinaryExpression[Any], value_of: ValueOf) -> bool:
-    """Tell whether a condition needs no filter: a bound on the distance cuts the nearest rows off at their end."""
+    """Tell whether a condition needs no filter: the column is not NULL, or the distance is bounded."""
     if not isinstance(part, BinaryExpression):
         return False
     if part.operator is operators.is_not and isinstance(part.right, Null):
         return bool(part.left.compare(distance.left))
+    return _is_bound(part, distance, value_of)
+
+
+def _is_bound(part: Any, distance: BinaryExpression[Any], value_of: ValueOf) -> bool:
+    """Tell whether a condition is an upper bound of the distance: it cuts the nearest rows off at their end."""
+    if not isinstance(part, BinaryExpression):
+        return False
     left: Any = part.left.element if isinstance(part.left, Grouping) else part.left
     vector: Any = distance.right
     return (
@@ -306,3 +316,15 @@ def _is_implied(part: Any, distance: BinaryExpression[Any], value_of: ValueOf) -
         and isinstance(left.right, BindParameter)
         and value_of(left.right) is value_of(vector)
     )
+
+
+def _max_distance(statement: Select[Any], distance: BinaryExpression[Any], value_of: ValueOf) -> float | None:
+    """Return the least of the bounds of the distance that are numbers: a search need not look beyond it."""
+    conditions: Iterator[Any] = _conjuncts(statement.whereclause)
+    bounds = [
+        value_of(part.right)
+        for part in conditions
+        if _is_bound(part, distance, value_of) and isinstance(part.right, BindParameter)
+    ]
+    numbers = [float(bound) for bound in bounds if isinstance(bound, (int, float)) and not math.isnan(bound)]
+    return min(numbers, default=None)

@@ -11,7 +11,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.sql.expression import ColumnElement
 
 from ruvector.sparse import SparseVectors
-from ruvector.sqlalchemy.nearest import Nearest, nearest
+from ruvector.sqlalchemy.nearest import Nearest, SearchOptions, nearest
 
 try:
     from sqlalchemy.dialects.postgresql import BitString
@@ -34,6 +34,8 @@ class _Searched:
         ef_search: int | None = None,
         filter: Mapping[str, object] | None = None,  # noqa: A002 - the name of the SQL argument
         exactness: str | None = None,
+        keys: Any = None,
+        max_distance: float | None = None,
         collection: str | None = None,
     ) -> Nearest:
         """Return the k rows nearest to a vector: something to join, whose distance is something to order by.
@@ -47,14 +49,15 @@ class _Searched:
             ef_search: candidates to look at; more finds more of the nearest. Does not apply to SPARSEVEC.
             filter: conditions on the collection's filter columns.
             exactness: fast, balanced or exact.
+            keys: the only rows that may be in the answer: a list, an expression of type text[], or a SELECT of keys.
+            max_distance: rows that are farther are left out, in pgvector's distance.
             collection: its name; needed only to check that the column is declared under this one.
 
         Raises:
             InvalidParameter: the column is not declared as a Collection.
         """
-        return nearest(
-            self.expr, query, k=k, ef_search=ef_search, filter_=filter, exactness=exactness, collection=collection
-        )
+        options = SearchOptions(ef_search, filter, exactness, keys, max_distance)
+        return nearest(self.expr, query, k=k, options=options, collection=collection)
 
 
 class VECTOR(pg.VECTOR):

@@ -42,19 +42,22 @@ SELECT c.dims, k.key_columns FROM ruvector.inspect_column(%(table_schema)s, %(ta
 -- The nearest rows.
 SELECT s.id, s.distance::float8, s.score::float8, s.tier, s.is_exact
 FROM {api}.ruvector_search(%(collection)s, %(query)s, k => %(k)s::int, ef_search => %(ef)s::int,
-  filter => %(filter)s::jsonb, exactness => %(exactness)s) s;
+  filter => %(filter)s::jsonb, exactness => %(exactness)s,
+  keys => %(keys)s::text[], max_distance => %(max_distance)s::float8) s;
 
 -- name: search_bits
 -- The nearest rows of a collection of bit strings.
 SELECT s.id, s.distance::float8, s.score::float8, s.tier, s.is_exact
 FROM {api}.ruvector_search_bits(%(collection)s, %(query)s, k => %(k)s::int, ef_search => %(ef)s::int,
-  filter => %(filter)s::jsonb, exactness => %(exactness)s) s;
+  filter => %(filter)s::jsonb, exactness => %(exactness)s,
+  keys => %(keys)s::text[], max_distance => %(max_distance)s::float8) s;
 
 -- name: search_sparse
 -- The nearest rows of a collection of sparse vectors.
 SELECT s.id, s.distance::float8, s.score::float8, s.tier, s.is_exact
 FROM {api}.ruvector_search_sparse(%(collection)s, %(query)s, k => %(k)s::int, filter => %(filter)s::jsonb,
-  exactness => %(exactness)s) s;
+  exactness => %(exactness)s,
+  keys => %(keys)s::text[], max_distance => %(max_distance)s::float8) s;
 
 -- name: search_batch
 -- The nearest rows of many queries.
@@ -65,7 +68,7 @@ WHERE c.name = %(collection)s;
 -- name: explain
 -- How a search is answered.
 SELECT * FROM {api}.ruvector_explain(%(collection)s, %(query)s, k => %(k)s::int, filter => %(filter)s::jsonb,
-  ef_search => %(ef)s::int);
+  ef_search => %(ef)s::int, keys => %(keys)s::text[], max_distance => %(max_distance)s::float8);
 
 -- name: vector_of
 -- The vector of one row.

@@ -42,6 +42,18 @@ def test_client_with_a_sidecar(client, items, sidecar_process, wait_live):
     assert client.simd_info()
 
 
+def test_keys_and_distance_are_passed_on(client, items):
+    client.attach(items)
+    hits = client.search("items_embedding", QUERY, k=20)
+    most = (hits[7].distance + hits[8].distance) / 2
+    assert [hit.id for hit in client.search("items_embedding", QUERY, k=100, max_distance=most)] == [
+        hit.id for hit in hits[:8]
+    ]
+    keys = [int(hits[4].id), hits[2].id, 10**9]
+    assert [hit.id for hit in client.search("items_embedding", QUERY, keys=keys)] == [hits[2].id, hits[4].id]
+    assert client.explain("items_embedding", QUERY, keys=keys, max_distance=most)["engine"] == "exact"
+
+
 def test_exactness_is_passed_on(client, items):
     client.attach(items)
     assert {hit.tier for hit in client.search("items_embedding", QUERY, exactness="exact")} == {"exact"}

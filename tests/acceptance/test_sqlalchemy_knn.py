@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from orm_kit import DIMS, attach, engine_of, refusal_of
 from pgvector import Bit, HalfVector, SparseVector, Vector
-from sqlalchemy import Column, Integer, MetaData, Table, Text, Uuid, cast, func, insert, inspect, select
+from sqlalchemy import ARRAY, Column, Integer, MetaData, Table, Text, Uuid, cast, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 from table_kit import gaussian
@@ -140,6 +140,36 @@ def test_knn_takes_a_filter_and_search_options(session):
     expected = select(Word.name).where(Word.kind.in_([1, 2])).order_by(Word.point.l2_distance(QUERY)).limit(4)
     assert [row[0] for row in rows] == session.scalars(expected).all()
     assert {row[1] for row in rows} == {"exact"}
+
+
+def test_knn_among_keys_given_as_a_list_a_select_or_an_expression(session):
+    chosen = select(Word.name).where(Word.kind == 1)
+    exact = session.scalars(chosen.order_by(Word.point.l2_distance(QUERY)).limit(4)).all()
+    names = session.scalars(chosen).all()
+    for keys in (names, chosen, func.array(chosen.scalar_subquery(), type_=ARRAY(Text))):
+        near = Word.point.knn(QUERY, 4, keys=keys)
+        found = session.execute(select(Word.name, near.tier).join(near, near.on).order_by(near.distance)).all()
+        assert [row[0] for row in found] == exact
+        assert {row[1] for row in found} == {"hot"}
+    numbers = select(prints.c.id).where(prints.c.id < 9)
+    near = prints.c.bits.knn("0101010101010101", 50, keys=numbers)
+    assert len(session.execute(select(near.distance).join_from(prints, near, near.on)).all()) == 9
+    near = Word.point.knn(QUERY, 4, keys=[])
+    assert session.execute(select(Word.name).join(near, near.on)).all() == []
+
+
+def test_knn_within_a_distance(session):
+    distance = Word.point.l2_distance(QUERY)
+    exact = session.execute(select(Word.name, distance).order_by(distance).limit(9)).all()
+    most = (exact[6][1] + exact[7][1]) / 2
+    near = Word.point.knn(QUERY, 500, max_distance=most)
+    found = session.scalars(select(Word.name).join(near, near.on).order_by(near.distance)).all()
+    assert found == [row[0] for row in exact[:7]]
+    near = terms.c.weights.knn(sparse(9), 50, max_distance=-1)
+    distance = terms.c.weights.max_inner_product(sparse(9))
+    expected = session.scalars(select(distance).where(distance <= -1).order_by(distance)).all()
+    statement = select(near.distance).join_from(terms, near, near.on).order_by(near.distance)
+    assert session.scalars(statement).all() == expected
 
 
 def test_knn_of_an_alias_joins_the_alias(session):

@@ -66,6 +66,7 @@ from table_kit import gaussian
 
 from ruvector.errors import InvalidParameter
 from ruvector.sqlalchemy import VECTOR, Collection, enable
+from ruvector.sqlalchemy.shape import search_of
 
 ROWS = 400
 VECTORS = gaussian(ROWS, DIMS, seed=1)
@@ -73,6 +74,7 @@ QUERY = gaussian(1, DIMS, seed=2)[0]
 DISTANCE = Item.embedding.cosine_distance(QUERY)
 OTHER = aliased(Item)
 TABLE = Item.__table__
+HALF, NAN = decimal.Decimal("0.5"), float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,8 @@ ROUTED = {
     "nothing_matches": nearest(Item).where(Item.price == -1).limit(10),
     "true": nearest(Item).where(true(), Item.price < 40).limit(10),
     "distance_below": nearest(Item).where(DISTANCE < 0.5).limit(50),
+    "distance_at_most": nearest(Item).where(DISTANCE <= 0.7, Item.category == "a").limit(300),
+    "two_bounds": nearest(Item).where(and_(DISTANCE < 1, DISTANCE <= 0.6)).limit(300),
     "vector_given": nearest(Item).where(Item.embedding.is_not(None), Item.category == "c").limit(10),
     # joins and options
     "inner_join_of_a_foreign_key": nearest(Item, Shop).join(Item.shop).limit(10),
@@ -174,6 +178,19 @@ def test_same_objects_in_the_same_order_through_the_sidecar(engine, title):
     assert is_routed
     assert found == alone
     assert len(found) > 0 or title in ("nothing_matches", "empty_list")
+
+
+@pytest.mark.parametrize(
+    ("condition", "most"),
+    [
+        (DISTANCE < 0.5, 0.5), (and_(DISTANCE <= 1, DISTANCE < 0.5), 0.5), (DISTANCE < HALF, None),
+        (Item.price < 7, None), (DISTANCE < NAN, None),
+    ],
+)  # fmt: skip
+def test_a_search_looks_no_farther_than_the_statement(condition, most):
+    statement = nearest(Item).where(condition).limit(5)
+    found = search_of(statement, collection_of=lambda _: ITEMS, value_of=lambda given: given.effective_value)
+    assert found.max_distance == most
 
 
 def messages(caplog):
