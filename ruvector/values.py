@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -93,6 +93,18 @@ class Hit:
     score: float
     tier: str
     is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """Which rows may be in an answer: those that pass a filter, have one of the keys, and are no farther; None: any."""
+
+    filter: Mapping[str, Any] | None = None
+    keys: Sequence[str] | None = None
+    max_distance: float | None = None
+
+
+ANY_ROW = Restriction()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ def search(
     filter_text: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help='For example {"price": {"$lt": 50}}')
     ] = None,
+    max_distance: Annotated[
+        float | None, typer.Option("--max-distance", metavar="D", help="Leave out rows that are farther.")
+    ] = None,
     ef: Annotated[int | None, typer.Option("--ef", help="Width of the search.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how it is answered instead.")] = False,
     dsn: DsnOption = None,
@@ -46,13 +49,13 @@ def search(
     with call.client() as client:
         query = _query(client, name, vector=vector, row_id=row_id, file=file)
         if explain:
-            report = client.explain(name, query, k=k, filter=condition, ef=ef)
+            report = client.explain(name, query, k=k, filter=condition, ef=ef, max_distance=max_distance)
             if call.as_json:
                 output.write_json({"command": "search", "collection": name, "explain": report})
             else:
                 output.write_facts(report.items())
             return
-        hits = client.search(name, query, k=k, filter=condition, ef=ef)
+        hits = client.search(name, query, k=k, filter=condition, ef=ef, max_distance=max_distance)
     if call.as_json:
         output.write_json({"command": "search", "collection": name, "k": k, "hits": [asdict(hit) for hit in hits]})
     else:

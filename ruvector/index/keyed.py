@@ -466,7 +466,7 @@ class KeyedIndex:
     @contextmanager
     def passing(self, filter_: Mapping[str, Any] | None, members: KeysIn | None, plan: Plan) -> Iterator[Sieve | None]:
         """Give what filter and members let pass, for the time of searches with it; None: every row."""
-        if filter_ is None:
+        if filter_ is None or filter_ == {}:
             numbers = None if members is None else self._keys.for_read(members)
             yield None if numbers is None else Sieve(members=numbers, plan=plan)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,11 +12,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ruvector.errors import InvalidParameter, NotLive, StoreDamaged
+from ruvector.errors import InvalidParameter, NotLive, StoreDamaged, UnsupportedStatement
 from ruvector.index import Plan, Sieve, VectorIndex, Vectors
 from ruvector.mirror.recent import RecentChanges
 from ruvector.snapshot import Snapshot
-from ruvector.values import Collection, KeyKind
+from ruvector.values import ANY_ROW, Collection, KeyKind, Restriction
 
 
 class MirrorState(StrEnum):
@@ -185,12 +185,25 @@ class Mirror:
         k: int,
         *,
         ef: int | None,
+        among: Restriction = ANY_ROW,
         cancel: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.int64] | list[str], NDArray[np.float32]]:
-        """Search for somebody outside the database: as of the mirror's position, without the overlay."""
+        """Search for somebody outside the database: as of the mirror's position, without the overlay.
+
+        Raises UnsupportedStatement when only the database can tell which rows pass the filter.
+        """
         if self.state is not MirrorState.LIVE:
             raise NotLive(f'collection "{self.collection.name}" is {self.state}: {self.reason or "wait for it"}')
-        return self._search(self.index, query, k, ef=ef, cancel=cancel)
+        index = self.index
+        known = None if among.keys is None else _distinct(among.keys, index.options.key_kind)
+        with index.passing(among.filter, known, Plan.AUTO) as sieve:
+            if sieve is not None and not sieve.is_exact:
+                raise UnsupportedStatement(
+                    "the sidecar alone cannot tell for every row whether it passes the filter",
+                    detail="Numeric columns, values written otherwise than PostgreSQL prints them, columns just added.",
+                    hint="Send the same statement to the database.",
+                )
+            return self._search(index, query, k, ef=ef, cancel=cancel, sieve=sieve, max_distance=among.max_distance)
 
     def _search(
         self,
@@ -227,11 +240,13 @@ class Mirror:
             return self.position
 
 
-def _distinct(keys: list[str], kind: KeyKind) -> NDArray[np.int64] | list[str]:
+def _distinct(keys: Sequence[str], kind: KeyKind) -> NDArray[np.int64] | list[str]:
     """Return each key once, as the index holds them."""
     if kind is KeyKind.TEXT:
         return list(dict.fromkeys(keys))
     try:
         return np.unique(np.array([int(key) for key in keys], dtype=np.int64))
     except (ValueError, OverflowError):
-        raise InvalidParameter("a key among those asked for is no whole number of 8 bytes") from None
+        raise InvalidParameter(
+            "a key among those asked for is no whole number of 8 bytes", hint="Give keys as searches return them."
+        ) from None

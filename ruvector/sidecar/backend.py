@@ -26,7 +26,7 @@ from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.surface import registry
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
-from ruvector.values import ElementType, Hit, Metric
+from ruvector.values import ANY_ROW, ElementType, Hit, Metric, Restriction
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -87,7 +87,9 @@ class ProductContext:
         workers = self._workers.all() if name is None else [self._workers.by_name(name)]
         return [_consistency(worker.mirror) for worker in workers]
 
-    def search(self, collection: str, query: NDArray[np.float32], *, k: int, ef: int | None) -> Sequence[Hit]:
+    def search(
+        self, collection: str, query: NDArray[np.float32], *, k: int, ef: int | None, among: Restriction = ANY_ROW
+    ) -> Sequence[Hit]:
         """Return the k nearest rows of the index, as of the mirror's position."""
         mirror = self._workers.by_name(collection).mirror
         if mirror.collection.options.metric.is_binary:
@@ -96,10 +98,17 @@ class ProductContext:
             raise InvalidParameter(
                 f'collection "{collection}" holds sparse vectors', hint="Use ruvector_search_sparse."
             )
-        return self._hits(mirror, query, k=k, ef=ef)
+        return self._hits(mirror, query, k=k, ef=ef, among=among)
 
     def search_bits(
-        self, collection: str, packed: NDArray[np.uint8], *, bits: int, k: int, ef: int | None
+        self,
+        collection: str,
+        packed: NDArray[np.uint8],
+        *,
+        bits: int,
+        k: int,
+        ef: int | None,
+        among: Restriction = ANY_ROW,
     ) -> Sequence[Hit]:
         """Return the k nearest rows of an index of bit strings."""
         mirror = self._workers.by_name(collection).mirror
@@ -107,14 +116,16 @@ class ProductContext:
             raise InvalidParameter(f'collection "{collection}" holds vectors, not bits', hint="Use ruvector_search.")
         if bits != mirror.collection.options.dims:
             raise DimensionMismatch(expected=mirror.collection.options.dims, got=bits)
-        return self._hits(mirror, packed, k=k, ef=ef)
+        return self._hits(mirror, packed, k=k, ef=ef, among=among)
 
-    def search_sparse(self, collection: str, query: SparseVectors, *, k: int, ef: int | None) -> Sequence[Hit]:
+    def search_sparse(
+        self, collection: str, query: SparseVectors, *, k: int, ef: int | None, among: Restriction = ANY_ROW
+    ) -> Sequence[Hit]:
         """Return the k nearest rows of an index of sparse vectors."""
         mirror = self._workers.by_name(collection).mirror
         if mirror.collection.options.element is not ElementType.SPARSE:
             raise InvalidParameter(f'collection "{collection}" holds no sparse vectors', hint="Use ruvector_search.")
-        return self._hits(mirror, query, k=k, ef=ef)
+        return self._hits(mirror, query, k=k, ef=ef, among=among)
 
     def search_batch(
         self, collection: str, queries: Sequence[NDArray[np.float32]], *, k: int
@@ -139,9 +150,9 @@ class ProductContext:
             sample=sample, full=full, repair=repair, check=self._cancel.check if self._cancel is not None else None
         )
 
-    def _hits(self, mirror: Mirror, query: Vectors, *, k: int, ef: int | None) -> list[Hit]:
+    def _hits(self, mirror: Mirror, query: Vectors, *, k: int, ef: int | None, among: Restriction) -> list[Hit]:
         flag = None if self._cancel is None else self._cancel.array
-        keys, distances = mirror.plain_search(query, k, ef=ef, cancel=flag)
+        keys, distances = mirror.plain_search(query, k, ef=ef, among=among, cancel=flag)
         metric = mirror.collection.options.metric
         return [
             Hit(key, distance, score(metric, distance), "hot", is_exact=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ruvector.sparse import SparseVectors
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
-from ruvector.values import Hit
+from ruvector.values import ANY_ROW, Hit, Restriction
 
 
 class Context(Protocol):
@@ -40,17 +40,28 @@ class Context(Protocol):
         """Return the lag of one mirror, or of all."""
         ...
 
-    def search(self, collection: str, query: NDArray[np.float32], *, k: int, ef: int | None) -> Sequence[Hit]:
+    def search(
+        self, collection: str, query: NDArray[np.float32], *, k: int, ef: int | None, among: Restriction = ANY_ROW
+    ) -> Sequence[Hit]:
         """Return the k nearest rows of the index, nearest first; ``ef`` None means the collection's own."""
         ...
 
     def search_bits(
-        self, collection: str, packed: NDArray[np.uint8], *, bits: int, k: int, ef: int | None
+        self,
+        collection: str,
+        packed: NDArray[np.uint8],
+        *,
+        bits: int,
+        k: int,
+        ef: int | None,
+        among: Restriction = ANY_ROW,
     ) -> Sequence[Hit]:
         """Return the k nearest rows of an index of bit strings; ``packed`` holds ``bits`` bits, first bit highest."""
         ...
 
-    def search_sparse(self, collection: str, query: SparseVectors, *, k: int, ef: int | None) -> Sequence[Hit]:
+    def search_sparse(
+        self, collection: str, query: SparseVectors, *, k: int, ef: int | None, among: Restriction = ANY_ROW
+    ) -> Sequence[Hit]:
         """Return the k nearest rows of an index of sparse vectors; ``query`` is one row."""
         ...
 

@@ -16,6 +16,8 @@ HOSTILE = VectorTable("a\"b'c %s $1 ü", table="hostile", dims=DIMS, metric="ip"
 KEYED = VectorTable("keyed", columns="a int, b text, PRIMARY KEY (a, b)", dims=DIMS,
                     key_sql="json_build_array(t.a, t.b)::text")  # fmt: skip
 BITS = VectorTable("bits", dims=20, element="bit", metric="hamming")
+GOODS = VectorTable("goods", columns="id bigint PRIMARY KEY, category int, name text, price numeric", dims=DIMS,
+                    options={"columns": ["category", "name", "price"]})  # fmt: skip
 QUERY = gaussian(1, DIMS, seed=71)[0]
 COLUMNS = "SELECT id, distance, score, tier, is_exact FROM "
 
@@ -32,7 +34,12 @@ def database(shared_database, shared_sidecar):
                 rows = bit_texts(ROWS, 20, seed=72) if table is BITS else gaussian(ROWS, DIMS, seed=72)
                 table.insert(connection, rows)
             table.attach(connection)
-        shared_sidecar.wait_live(*(table.name for table in (ITEMS, HOSTILE, BITS, KEYED)))
+        GOODS.create(connection)
+        names = [None if n % 9 == 0 else f"it's {n % 4}" for n in range(ROWS)]
+        columns = {"category": [n % 5 for n in range(ROWS)], "name": names, "price": list(range(ROWS))}
+        GOODS.insert(connection, gaussian(ROWS, DIMS, seed=73), **columns)
+        GOODS.attach(connection)
+        shared_sidecar.wait_live(*(table.name for table in (ITEMS, HOSTILE, BITS, KEYED, GOODS)))
     return shared_database
 
 
@@ -54,6 +61,24 @@ def psql(postgres):
     if postgres.embedded is not None and (found := postgres.embedded.programs / "psql").exists():
         return str(found)
     return shutil.which("psql") or pytest.skip("there is no psql")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        """filter => '{"category": [1, 2], "$not": {"name": "it''s 1"}}'""", """filter => '{"name": null}'""",
+        """filter => '{"category": 77}'""", "filter => '{}'", "keys => '{5,7,NULL,9999,7}'", "max_distance => 2.0",
+        """filter => '{"category": {"$gte": 3}}', keys => '{1,2,3,4,5,6,7,8,9}', max_distance => 2.5""",
+        "keys => '{}'", "filter => NULL, keys => NULL, max_distance => NULL",
+    ],
+)  # fmt: skip
+def test_filters_keys_and_distances_past_the_database(inside, direct, options):
+    statement = f"{COLUMNS} ruvector_search('goods', '{text_of(QUERY)}', 30, {options})"
+    expected = inside.execute(statement).fetchall()
+    found = direct.execute(statement).fetchall()
+    assert [(row[0], *row[3:]) for row in found] == [(row[0], *row[3:]) for row in expected]
+    assert [row[1] for row in found] == pytest.approx([row[1] for row in expected], rel=1e-6)
+    assert len(expected) > 0 or "77" in options or "{}" in options
 
 
 def run_psql(psql, dsn, *statements):
@@ -142,7 +167,7 @@ def test_committed_changes_show_after_a_wait(direct, inside, shared_sidecar):
 def test_status_functions(direct, inside):
     cursor = direct.cursor(row_factory=dict_row)
     listed = cursor.execute("SELECT * FROM ruvector_list_collections()").fetchall()
-    assert sorted(row["name"] for row in listed) == sorted(["items", "bits", "keyed", HOSTILE.name])
+    assert sorted(row["name"] for row in listed) == sorted(["items", "bits", "keyed", "goods", HOSTILE.name])
     items = next(row for row in listed if row["name"] == "items")
     assert (items["dimensions"], items["distance_metric"], items["vector_count"]) == (DIMS, "cosine", ROWS)
     status = cursor.execute("SELECT * FROM ruvector_consistency_status('items')").fetchone()
@@ -150,7 +175,7 @@ def test_status_functions(direct, inside):
     stats = cursor.execute("SELECT ruvector_index_stats('items') AS s").fetchone()["s"]
     assert (stats["rows"], stats["state"]) == (ROWS, "live")
     memory = cursor.execute("SELECT ruvector_memory_stats() AS m").fetchone()["m"]
-    assert set(memory["indexes"]) == {"items", "bits", "keyed", HOSTILE.name}
+    assert set(memory["indexes"]) == {"items", "bits", "keyed", "goods", HOSTILE.name}
     report = cursor.execute("SELECT ruvector_verify('items', \"full\" => true) AS r").fetchone()["r"]
     assert (report["differences"], report["checked"]) == (0, ROWS)
     assert (
@@ -173,7 +198,18 @@ BAD = [
     (f"SELECT * FROM ruvector_search('items', '{VECTOR}', -1)", "22023", "k is -1"),
     (f"SELECT * FROM ruvector_search('items', '{VECTOR}', 10000000)", "22023", "k is 10000000"),
     (f"SELECT * FROM ruvector_search('items', '{VECTOR}', ef_search => 20001)", "22023", "ef_search is 20001"),
-    (f"SELECT * FROM ruvector_search('items', '{VECTOR}', filter => '{{}}')", "0A000", "does not evaluate filters"),
+    (f"SELECT * FROM ruvector_search('items', '{VECTOR}', filter => '{{\"a\": 1}}')", "22023", "no attributes"),
+    (f"SELECT * FROM ruvector_search('items', '{VECTOR}', filter => '[]')", "22023", "must be a JSON object"),
+    (f"SELECT * FROM ruvector_search('items', '{VECTOR}', keys => '{{x}}')", "22023", "no whole number"),
+    (f"SELECT * FROM ruvector_search('items', '{VECTOR}', max_distance => 'NaN')", "22023", "max_distance"),
+    (f"SELECT * FROM ruvector_search('goods', '{VECTOR}', filter => '{{\"weight\": 1}}')", "22023",
+     "column 'weight' is not a filter column"),
+    (f"SELECT * FROM ruvector_search('goods', '{VECTOR}', filter => '{{\"price\": {{\"$lt\": 3}}}}')", "0A000",
+     "cannot tell for every row"),
+    (f"SELECT * FROM ruvector_search('goods', '{VECTOR}', filter => '{{\"category\": \"four\"}}')", "0A000",
+     "cannot tell for every row"),
+    (f"SELECT * FROM ruvector_search('goods', '{VECTOR}', filter => '{{\"category\": {{\"$like\": 4}}}}')", "22023",
+     "unknown operator"),
     (f"SELECT * FROM ruvector_search('items', '{VECTOR}', exactness => 'exact')", "0A000", "exact"),
     ("SELECT * FROM ruvector_search('bits', '[1]')", "22023", 'collection "bits" holds bit vectors'),
     ("SELECT * FROM ruvector_search_bits('items', B'1')", "22023", 'collection "items" holds vectors, not bits'),

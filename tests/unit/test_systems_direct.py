@@ -7,7 +7,7 @@ from ruvector import limits, systems
 from ruvector.errors import InvalidParameter, InvalidVector, PermissionDenied, UnsupportedStatement, UserError
 from ruvector.surface import registry
 from ruvector.surface.rows import CollectionRow, ConsistencyRow
-from ruvector.values import Hit
+from ruvector.values import Hit, Restriction
 
 systems.load()
 VECTOR = "[1,2]"
@@ -17,7 +17,7 @@ class FixedContext:
     """Answers with fixed rows and remembers how it was asked."""
 
     def __init__(self):
-        self.asked = None
+        self.asked = self.among = None
 
     def version(self):
         return "1.2.3"
@@ -37,16 +37,16 @@ class FixedContext:
     def consistency(self, name):
         return [ConsistencyRow(name or "all", "live", *[None] * 10)]
 
-    def search(self, collection, query, *, k, ef):
-        self.asked = (collection, query.tolist(), k, ef)
+    def search(self, collection, query, *, k, ef, among):
+        self.asked, self.among = (collection, query.tolist(), k, ef), among
         return [Hit("7", 0.5, 0.25, "hot", is_exact=True)]
 
-    def search_bits(self, collection, packed, *, bits, k, ef):
-        self.asked = (collection, packed.tolist(), bits, k, ef)
+    def search_bits(self, collection, packed, *, bits, k, ef, among):
+        self.asked, self.among = (collection, packed.tolist(), bits, k, ef), among
         return [Hit("7", 1.0, 0.5, "hot", is_exact=True)]
 
-    def search_sparse(self, collection, query, *, k, ef):
-        self.asked = (collection, query.texts(), k, ef)
+    def search_sparse(self, collection, query, *, k, ef, among):
+        self.asked, self.among = (collection, query.texts(), k, ef), among
         return [Hit("7", 1.0, 0.5, "hot", is_exact=True)]
 
     def search_batch(self, collection, queries, *, k):
@@ -111,14 +111,26 @@ def test_k_out_of_range_is_refused(name, k):
         ({"exactness": "perfect"}, InvalidParameter),
         ({"exactness": "exact"}, UnsupportedStatement),
         ({"use_gnn": True}, UnsupportedStatement),
-        ({"filter": '{"a": 1}'}, UnsupportedStatement),
-        ({"keys": "{1,2}"}, UnsupportedStatement),
+        ({"filter": "7"}, InvalidParameter),
+        ({"max_distance": "NaN"}, InvalidParameter),
     ],
 )
 def test_option_the_sidecar_cannot_answer_is_refused(options, error):
     with pytest.raises(error) as caught:
         call("ruvector_search", "items", VECTOR, **options)
     assert caught.value.hint
+
+
+def test_restriction_is_passed_on():
+    for name, query in (
+        ("ruvector_search", VECTOR),
+        ("ruvector_search_bits", "01"),
+        ("ruvector_search_sparse", "{}/2"),
+    ):
+        context, options = FixedContext(), {"filter": '{"a": 1}', "keys": "{7,NULL}", "max_distance": "0.5"}
+        rows = list(registry.invoke(name, context, ["items", query], options, access="user")[1])
+        assert context.among == Restriction({"a": 1}, ["7"], 0.5)
+        assert len(rows) == (name == "ruvector_search")  # the others are 1.0 away
 
 
 @pytest.mark.parametrize("query", ["[NaN,1]", "[1e39,1]", "[]"])

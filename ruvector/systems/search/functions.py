@@ -74,16 +74,16 @@ def ruvector_search(
 
     In the database the answer includes changes the index has not applied yet, the caller's own uncommitted ones too,
     and leaves out what the caller may not see. `id` is the row's key as text, `distance` pgvector's own. Sent to the
-    sidecar itself, the answer is the index's as of its last applied change, without filters.
+    sidecar itself, the answer is the index's as of its last applied change.
     `filter` is a JSON object: `{"price": {"$lt": 50}, "category": ["a", "b"]}`. `exactness` is fast, balanced or exact.
     `keys` are the only rows that may be in the answer: `ARRAY(SELECT id::text FROM ...)`. Rows farther than
     `max_distance`, in pgvector's own distance, are left out.
     """
     direct.check_k(k)
     direct.check_ef(ef_search)
-    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=use_gnn)
-    direct.check_max_distance(max_distance)
-    hits = context.search(collection, query, k=k, ef=ef_search)
+    direct.check_options(exactness=exactness, use_gnn=use_gnn)
+    among = direct.restriction(filter_, keys, max_distance)
+    hits = context.search(collection, query, k=k, ef=ef_search, among=among)
     return direct.search_rows(hits, max_distance)
 
 
@@ -103,9 +103,9 @@ def ruvector_search_bits(
     """Return the k rows nearest to a bit string, nearest first; otherwise like ruvector_search."""
     direct.check_k(k)
     direct.check_ef(ef_search)
-    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
-    direct.check_max_distance(max_distance)
-    hits = context.search_bits(collection, query.packed, bits=query.bits, k=k, ef=ef_search)
+    direct.check_options(exactness=exactness, use_gnn=False)
+    among = direct.restriction(filter_, keys, max_distance)
+    hits = context.search_bits(collection, query.packed, bits=query.bits, k=k, ef=ef_search, among=among)
     return direct.search_rows(hits, max_distance)
 
 
@@ -126,9 +126,9 @@ def ruvector_search_sparse(
     The index of sparse vectors is exact, so there is no ef_search.
     """
     direct.check_k(k)
-    direct.check_options(filter_=filter_, keys=keys, exactness=exactness, use_gnn=False)
-    direct.check_max_distance(max_distance)
-    hits = context.search_sparse(collection, query, k=k, ef=None)
+    direct.check_options(exactness=exactness, use_gnn=False)
+    among = direct.restriction(filter_, keys, max_distance)
+    hits = context.search_sparse(collection, query, k=k, ef=None, among=among)
     return direct.search_rows(hits, max_distance)
 
 
