@@ -122,7 +122,10 @@ class AttributeTable:
     # ---- rows ----------------------------------------------------------------------------------------------------
 
     def place(self, numbers: npt.NDArray[np.int64], tags: Tags) -> Tags:
-        """Return the tags of rows, new ones for those that have none; the same key gets the same."""
+        """Return the tags of rows, new ones for those that have none; the same key gets the same.
+
+        Nothing passes a filter for the sake of a new tag until it was written: it may still have an older row's values.
+        """
         missing = tags == NO_TAG
         if not missing.any():
             return tags
@@ -131,7 +134,6 @@ class AttributeTable:
             given = np.array(self._take(len(fresh)), dtype=np.uint32)
             out = tags.copy()
             out[missing] = given[places]
-            self._live[given] = True
             return out
 
     def _take(self, count: int) -> list[int]:
@@ -154,6 +156,7 @@ class AttributeTable:
         at = tags.astype(np.int64)
         with self._lock:
             hashes = np.zeros(len(at), dtype=np.int64) if rows is None else rows.hashes
+            self._live[at] = True
             changed = int((self._hashes[at] != hashes).sum())
             self._hashes[at] = hashes
             for name, held in self._held.items():

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ruvector.errors import StoreFormat
+from ruvector.errors import StoreDamaged, StoreFormat
 from ruvector.index.protocol import Sections
 from ruvector.values import Attribute, AttributeValues
 
@@ -182,18 +182,80 @@ class OrderedColumn(_Values):
         return found & present, not self._is_rounded
 
 
-class TextColumn(_Values):
+class _Coded(_Values):
+    """Values that are each stored once, in a dictionary, and of each row its number there.
+
+    A dictionary that was restored is read when it is first needed: an index of millions of texts opens at once.
+    """
+
+    _part: str  # the name of the dictionary's section
+
+    def __init__(self, attribute: Attribute) -> None:
+        super().__init__(attribute, np.int32)
+        self._saved: tuple[npt.NDArray[np.uint8], int] | None = None  # as it was restored, and how many it has
+
+    def _content(self) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def _take(self, content: list[Any]) -> bool:
+        """Become a dictionary with this content; False when it is none."""
+        raise NotImplementedError
+
+    def _load(self) -> None:
+        if self._saved is None:
+            return
+        section, count = self._saved
+        try:
+            content = json.loads(section.tobytes())
+        except ValueError:
+            content = None
+        if not isinstance(content, list) or len(content) != count or not self._take(content):
+            raise StoreDamaged(f'the {self._part} of attribute "{self.attribute.name}" cannot be read')
+        self._saved = None
+
+    def sections(self) -> Sections:
+        """Return the column as arrays."""
+        if self._saved is None:
+            content = self._content()
+            section, count = _json_section(content), len(content)
+        else:
+            section, count = self._saved
+        return super().sections() | {self._part: section, f"{self._part}_count": np.array([count], dtype=np.int64)}
+
+    def restore(self, sections: Sections, size: int) -> None:
+        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
+        super().restore(sections, size)
+        section, count = sections[self._part], sections[f"{self._part}_count"]
+        if section.dtype != np.uint8 or section.ndim != 1 or count.dtype != np.int64 or count.shape != (1,):
+            raise StoreFormat(f'the {self._part} of attribute "{self.attribute.name}" are of another kind')
+        self._saved = np.array(section), int(count[0])
+        used = self._values[self._present]
+        if len(used) and not (used.min() >= 0 and used.max() < self._saved[1]):
+            raise StoreFormat(f'a value of attribute "{self.attribute.name}" is not in its dictionary')
+
+
+class TextColumn(_Coded):
     """Texts, each stored once; ``pads`` leaves out blanks at the end, as character(n) does."""
+
+    _part = "texts"
 
     def __init__(self, attribute: Attribute, *, pads: bool = False) -> None:
         """Start without rows."""
-        super().__init__(attribute, np.int32)
+        super().__init__(attribute)
         self._pads = pads
         self._texts: list[str] = []
         self._codes: dict[str, int] = {}
 
+    def _content(self) -> Sequence[Any]:
+        return self._texts
+
+    def _take(self, content: list[Any]) -> bool:
+        self._texts, self._codes = content, {text: code for code, text in enumerate(content)}
+        return all(isinstance(text, str) for text in content)
+
     def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
         """Set the values of some rows."""
+        self._load()
         self._values[tags] = [
             self._code(text) if is_there else 0
             for text, is_there in zip(given.values, given.present.tolist(), strict=True)
@@ -233,6 +295,7 @@ class TextColumn(_Values):
         present = self._present[at]
         if not (self.attribute.is_ordered and self.attribute.is_bytewise):
             return present.copy(), False
+        self._load()
         table = _compared(np.array(self._texts, dtype=object), operator, operand).astype(np.bool_)
         return self._looked_up(table, at) & present, True
 
@@ -241,6 +304,7 @@ class TextColumn(_Values):
         present = self._present[at]
         if not self.attribute.is_bytewise:
             return present.copy(), False
+        self._load()
         codes = [code for code in map(self._codes.get, operands) if code is not None]
         if len(codes) <= 1:
             values = self._values[at]
@@ -254,34 +318,23 @@ class TextColumn(_Values):
     def _looked_up(self, table: Mask, at: Any) -> Mask:
         return table[self._values[at]] if len(table) else np.zeros(len(self._values[at]), dtype=np.bool_)
 
-    def sections(self) -> Sections:
-        """Return the column as arrays."""
-        return super().sections() | {"texts": _json_section(self._texts)}
-
-    def restore(self, sections: Sections, size: int) -> None:
-        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
-        super().restore(sections, size)
-        texts = _read_json(sections["texts"])
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise StoreFormat(f'the texts of attribute "{self.attribute.name}" are none')
-        self._texts = texts
-        self._codes = {text: code for code, text in enumerate(texts)}
-        _check_codes(self.attribute, self._values, self._present, len(texts))
-
     @property
     def nbytes(self) -> int:
         """Return about how much memory it takes."""
+        if self._saved is not None:
+            return super().nbytes + self._saved[0].nbytes
         return super().nbytes + sum(60 + len(text) for text in self._texts[:1000]) * max(1, len(self._texts) // 1000)
 
 
-class ListColumn(_Values):
+class ListColumn(_Coded):
     """Arrays of texts or whole numbers, each stored once; what is asked is which elements they hold."""
 
     is_list = True
+    _part = "lists"
 
     def __init__(self, attribute: Attribute, *, read_element: Callable[[object], Any]) -> None:
         """Start without rows."""
-        super().__init__(attribute, np.int32)
+        super().__init__(attribute)
         self._read = read_element
         self._lists: list[tuple[Any, ...]] = []
         self._codes: dict[tuple[Any, ...], int] = {}
@@ -289,6 +342,7 @@ class ListColumn(_Values):
 
     def write(self, tags: npt.NDArray[np.int64], given: AttributeValues) -> None:
         """Set the values of some rows."""
+        self._load()
         self._values[tags] = [
             self._code(tuple(each)) if is_there else 0
             for each, is_there in zip(given.values, given.present.tolist(), strict=True)
@@ -297,7 +351,7 @@ class ListColumn(_Values):
         if len(self._lists) > 1024 and len(self._lists) > 2 * int(self._present.sum()):
             used, places = np.unique(self._values[self._present], return_inverse=True)
             self._values[self._present] = places
-            self._take_lists([self._lists[code] for code in used.tolist()])
+            self._take([self._lists[code] for code in used.tolist()])
 
     def _code(self, elements: tuple[Any, ...]) -> int:
         code = self._codes.get(elements)
@@ -308,10 +362,16 @@ class ListColumn(_Values):
                 self._holders.setdefault(element, []).append(code)
         return code
 
-    def _take_lists(self, lists: list[tuple[Any, ...]]) -> None:
+    def _content(self) -> Sequence[Any]:
+        return self._lists
+
+    def _take(self, content: list[Any]) -> bool:
         self._lists, self._codes, self._holders = [], {}, {}
-        for elements in lists:
-            self._code(elements)
+        for elements in content:
+            if not isinstance(elements, (list, tuple)):
+                return False
+            self._code(tuple(elements))
+        return True
 
     def value(self, value: object) -> Any:
         """Return an element; raises Unreadable."""
@@ -337,29 +397,17 @@ class ListColumn(_Values):
         return (~found if negated else found) & present, True
 
     def _holding(self, elements: Iterable[Any], at: Any) -> Mask:
+        self._load()
         table = np.zeros(len(self._lists) + 1, dtype=np.bool_)
         for element in elements:
             table[self._holders.get(element, [])] = True
         mask: Mask = table[self._values[at]]
         return mask
 
-    def sections(self) -> Sections:
-        """Return the column as arrays."""
-        return super().sections() | {"lists": _json_section(self._lists)}
-
-    def restore(self, sections: Sections, size: int) -> None:
-        """Become what ``sections`` returned; raises StoreFormat when the arrays do not fit together."""
-        super().restore(sections, size)
-        lists = _read_json(sections["lists"])
-        if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
-            raise StoreFormat(f'the arrays of attribute "{self.attribute.name}" are none')
-        self._take_lists([tuple(each) for each in lists])
-        _check_codes(self.attribute, self._values, self._present, len(self._lists))
-
     @property
     def nbytes(self) -> int:
         """Return about how much memory it takes."""
-        return super().nbytes + 200 * len(self._lists)
+        return super().nbytes + (200 * len(self._lists) if self._saved is None else self._saved[0].nbytes)
 
 
 def new_column(attribute: Attribute) -> Column | None:
@@ -520,16 +568,3 @@ def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
 
 def _json_section(content: Sequence[Any]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
-
-
-def _read_json(section: npt.NDArray[Any]) -> Any:
-    try:
-        return json.loads(section.tobytes())
-    except ValueError:
-        raise StoreFormat("a dictionary of an attribute cannot be read") from None
-
-
-def _check_codes(attribute: Attribute, values: npt.NDArray[Any], present: Mask, count: int) -> None:
-    used = values[present]
-    if len(used) and not (used.min() >= 0 and used.max() < count):
-        raise StoreFormat(f'a value of attribute "{attribute.name}" is not in its dictionary')

@@ -165,6 +165,8 @@ class Mirror:
                     raise
                 # A column that the database got just now and this mirror does not know yet: the database decides.
                 sieve, is_filtered = held.enter_context(index.passing(None, known, plan)), False
+            except StoreDamaged as error:
+                raise NotLive(f"the index is being replaced: {error.message}") from error
             if sieve is not None:
                 is_certain = sieve.is_exact
             keys, distances = self._search(

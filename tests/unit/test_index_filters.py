@@ -11,7 +11,7 @@ from index_cases import exact, scaled, vectors
 from sparse_cases import packed
 
 from ruvector import limits
-from ruvector.errors import InvalidParameter, LimitExceeded, StoreFormat
+from ruvector.errors import InvalidParameter, LimitExceeded, StoreDamaged, StoreFormat
 from ruvector.index import Index
 from ruvector.store import open_generation, write_generation
 from ruvector.values import ElementType, Metric
@@ -298,7 +298,8 @@ def test_damaged_attributes_are_refused(small, tmp_path):
         for number, (name, change) in enumerate(
             [
                 ("attribute_0_values", lambda each: each[:-1]), ("attribute_0_present", lambda each: each + 7),
-                ("attribute_1_texts", lambda _: np.frombuffer(b"[1]", np.uint8)),
+                ("attribute_1_texts_count", lambda each: each * 0),
+                ("attribute_1_texts", lambda each: each.astype(np.int16)),
                 ("attribute_live", lambda each: each * 0),
                 ("attribute_1_values", lambda each: each + 100), ("attribute_hashes", lambda each: each[:1]),
                 ("attributes", lambda _: np.frombuffer(b"{}", np.uint8)), ("tags", lambda each: each[::-1] * 0),
@@ -308,6 +309,20 @@ def test_damaged_attributes_are_refused(small, tmp_path):
             write_generation(folder, sections | {name: change(np.array(sections[name]))}, meta=meta)
             with pytest.raises(StoreFormat):
                 Index.open(folder)
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b'["a"]', b"{}", b'["a", "b"'])
+def test_damaged_dictionary_is_noticed_when_it_is_needed(small, tmp_path, content):
+    small.save(tmp_path / "saved")
+    with open_generation(tmp_path / "saved") as generation:
+        sections = {name: generation.section(name) for name in generation.names}
+        changed = sections | {"attribute_1_texts": np.frombuffer(content, np.uint8)}
+        write_generation(tmp_path / "damaged", changed, meta=dict(generation.meta))
+    opened = Index.open(tmp_path / "damaged")
+    assert opened.search([0, 0], 3, filter={"n": 1})[0].tolist() == [1, -1, -1]
+    for _ in range(2):
+        with pytest.raises(StoreDamaged):
+            opened.search([0, 0], 3, filter={"word": "a"})
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf", "flat"])
