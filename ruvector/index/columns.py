@@ -7,37 +7,22 @@ that it may be true: a filter built on it never loses a row, and is said not to 
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import json
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ruvector.errors import StoreDamaged, StoreFormat
+from ruvector.index import scalars
 from ruvector.index.protocol import Sections
+from ruvector.index.scalars import Unreadable
 from ruvector.values import Attribute, AttributeValues
 
 Mask = npt.NDArray[np.bool_]
 Places = "npt.NDArray[np.int64] | slice"
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
-
-_EPOCH_DAY = datetime.date(2000, 1, 1).toordinal()
-_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
-_INT64 = np.iinfo(np.int64)
-_INTEGERS: Mapping[str, type[np.signedinteger[Any]]] = {
-    "smallint": np.int16,
-    "integer": np.int32,
-    "bigint": np.int64,
-}
-
-
-class Unreadable(ValueError):
-    """A value that this program cannot read as one of a column's type."""
 
 
 class Column(Protocol):
@@ -414,135 +399,31 @@ def new_column(attribute: Attribute) -> Column | None:
     """Return an empty column for an attribute; None for a type that filters do not know."""
     kind = attribute.type
     if kind == "boolean":
-        return OrderedColumn(attribute, np.int8, encode=lambda values: values.astype(np.int8), read=_read_bool)
-    if kind in _INTEGERS:
-        dtype = _INTEGERS[kind]
-        return OrderedColumn(attribute, dtype, encode=lambda values: values.astype(dtype), read=_integer_reader(dtype))
+        return OrderedColumn(attribute, np.int8, encode=lambda values: values.astype(np.int8), read=scalars.read_bool)
+    if kind in scalars.INTEGERS:
+        dtype = scalars.INTEGERS[kind]
+        return OrderedColumn(
+            attribute, dtype, encode=lambda values: values.astype(dtype), read=scalars.integer_reader(dtype)
+        )
     if kind == "real":
-        return OrderedColumn(attribute, np.int32, encode=_real_codes, read=_read_float)
+        return OrderedColumn(attribute, np.int32, encode=scalars.real_codes, read=scalars.read_float)
     if kind in ("double precision", "numeric"):
-        return OrderedColumn(attribute, np.int64, encode=_double_codes, read=_read_float, is_rounded=kind == "numeric")
+        return OrderedColumn(
+            attribute, np.int64, encode=scalars.double_codes, read=scalars.read_float, is_rounded=kind == "numeric"
+        )
     if kind == "date":
-        return OrderedColumn(attribute, np.int32, encode=_day_codes, read=_read_date)
+        return OrderedColumn(attribute, np.int32, encode=scalars.day_codes, read=scalars.read_date)
     if kind.startswith("timestamp"):
-        return OrderedColumn(attribute, np.int64, encode=lambda values: values.astype(np.int64), read=_read_time)
+        return OrderedColumn(attribute, np.int64, encode=lambda values: values.astype(np.int64), read=scalars.read_time)
     if kind == "uuid":
-        return OrderedColumn(attribute, "S16", encode=lambda values: values.astype("S16"), read=_read_uuid)
+        return OrderedColumn(attribute, "S16", encode=lambda values: values.astype("S16"), read=scalars.read_uuid)
     if kind in ("text", "character varying", "name", "bpchar", "character"):
         return TextColumn(attribute, pads=kind in ("bpchar", "character"))
     if kind in ("text[]", "character varying[]"):
-        return ListColumn(attribute, read_element=_read_text)
+        return ListColumn(attribute, read_element=scalars.read_text)
     if kind in ("integer[]", "bigint[]", "smallint[]"):
-        return ListColumn(attribute, read_element=_integer_reader(_INTEGERS[kind.removesuffix("[]")]))
+        return ListColumn(attribute, read_element=scalars.integer_reader(scalars.INTEGERS[kind.removesuffix("[]")]))
     return None
-
-
-# ---- codes and values ------------------------------------------------------------------------------------------------
-
-
-def _double_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return whole numbers in PostgreSQL's order of doubles: NaN equals itself and is the greatest, -0 equals 0."""
-    numbers = values.astype(np.float64) + 0.0
-    bits = np.where(np.isnan(numbers), np.nan, numbers).view(np.int64)
-    return np.where(bits < 0, bits ^ np.int64(_INT64.max), bits)
-
-
-def _real_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.float32) + np.float32(0)
-    bits = np.where(np.isnan(numbers), np.float32(np.nan), numbers).view(np.int32)
-    return np.where(bits < 0, bits ^ np.int32(np.iinfo(np.int32).max), bits)
-
-
-def _day_codes(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    bounds = np.iinfo(np.int32)
-    return np.clip(values.astype(np.int64), bounds.min, bounds.max).astype(np.int32)
-
-
-def _read_bool(value: object) -> bool:
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if value in ("true", "t", "false", "f"):
-        return str(value).startswith("t")
-    raise Unreadable("true or false")
-
-
-def _integer_reader(dtype: type[np.signedinteger[Any]]) -> Callable[[object], int]:
-    bounds = np.iinfo(dtype)
-
-    def read(value: object) -> int:
-        if isinstance(value, str):
-            try:
-                value = int(value)
-            except ValueError:
-                raise Unreadable("a whole number") from None
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-            raise Unreadable("a whole number")
-        if not bounds.min <= int(value) <= bounds.max:
-            raise Unreadable(f"a whole number of {bounds.bits // 8} bytes")
-        return int(value)
-
-    return read
-
-
-def _read_float(value: object) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, str, decimal.Decimal, np.integer, np.floating)
-    ):
-        raise Unreadable("a number")
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        raise Unreadable("a number") from None
-
-
-def _read_date(value: object) -> int:
-    if isinstance(value, str) and value in ("infinity", "-infinity"):
-        return int(_INT64.max if value == "infinity" else _INT64.min)
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[D]").item()
-    if isinstance(value, str):
-        try:
-            value = datetime.date.fromisoformat(value)
-        except ValueError:
-            raise Unreadable("a date") from None
-    if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
-        raise Unreadable("a date")
-    return value.toordinal() - _EPOCH_DAY
-
-
-def _read_time(value: object) -> int:
-    if isinstance(value, str) and value in ("infinity", "-infinity"):
-        return int(_INT64.max if value == "infinity" else _INT64.min)
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
-    if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            raise Unreadable("a timestamp") from None
-    if not isinstance(value, datetime.datetime):
-        raise Unreadable("a timestamp")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=datetime.UTC)
-    return (value - _EPOCH) // _MICROSECOND
-
-
-def _read_uuid(value: object) -> bytes:
-    if isinstance(value, str):
-        try:
-            value = uuid.UUID(value)
-        except ValueError:
-            raise Unreadable("a uuid") from None
-    if not isinstance(value, uuid.UUID):
-        raise Unreadable("a uuid")
-    return value.bytes
-
-
-def _read_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise Unreadable("a text")
-    return value
 
 
 def _compared(values: npt.NDArray[Any], operator: str, operand: Any) -> Mask:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ruvector import limits
 from ruvector.errors import InvalidParameter, LimitExceeded
-from ruvector.index.columns import Column, Mask, Unreadable
+from ruvector.index.columns import Column, Mask
+from ruvector.index.scalars import Unreadable
 
 _OPERATORS = {"$eq": "=", "$ne": "<>", "$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 _NEGATED = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}

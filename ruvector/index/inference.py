@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ruvector.errors import InvalidParameter
-from ruvector.index.columns import Column, Unreadable, new_column
+from ruvector.index.columns import Column, new_column
+from ruvector.index.scalars import Unreadable
 from ruvector.values import Attribute, AttributeRows, AttributeValues
 
 _KINDS: Mapping[type, str] = {
