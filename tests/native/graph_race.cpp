@@ -35,6 +35,7 @@ struct Rows {
 };
 
 std::atomic<bool> done{false}, wrong{false};
+std::atomic<uint64_t> pages{0};
 
 std::vector<uint32_t> tags_of(const Rows& rows) {
     return std::vector<uint32_t>(rows.keys.begin(), rows.keys.end());  // a tag for each key, the same for all versions
@@ -72,6 +73,29 @@ void read(ruvector::Graph& graph, uint64_t seed) {
     }
 }
 
+// Searches that go on while others write; every other one among the even keys.
+void follow(ruvector::Graph& graph, uint64_t seed) {
+    std::vector<uint64_t> even((KEYS + 63) / 64, 0x5555555555555555ull);
+    ruvector::Sieve sieve{even.data(), even.size(), KEYS / 2, nullptr, 0, ruvector::PLAN_WALK};
+    for (uint64_t round = 0; !done.load(); ++round) {
+        std::vector<float> query = row_of(int64_t(seed), round);
+        ruvector::Trail trail;
+        const char* bytes = reinterpret_cast<const char*>(query.data());
+        trail.query.assign(bytes, bytes + DIMS * sizeof(float));
+        for (size_t page = 0; page < 40; ++page) {
+            int64_t count = graph.next_page(trail, 5 + page, 20, 0, round % 2 == 0 ? nullptr : &sieve, nullptr);
+            if (count <= 0) break;
+            for (int64_t at = 0; at < count; ++at) {
+                if (round % 2 != 0 && trail.keys[size_t(at)] % 2 != 0) wrong = true;
+                if (at > 0 && trail.distances[size_t(at)] < trail.distances[size_t(at) - 1]) wrong = true;
+            }
+            pages += 1;
+            std::this_thread::yield();
+        }
+        graph.end_trail(trail);
+    }
+}
+
 void write(ruvector::Graph& graph, int64_t first) {
     for (uint64_t round = 1; round <= 3; ++round) {
         Rows rows(first, WRITTEN, round);
@@ -105,6 +129,7 @@ int main() {
         done = false;
         std::vector<std::thread> readers;
         for (uint64_t seed = 0; seed < 2; ++seed) readers.emplace_back([&, seed] { read(graph, seed); });
+        readers.emplace_back([&] { follow(graph, 7); });
         Rows rows(0, metric == 0 ? KEYS / 2 : KEYS / 8, 0);
         graph.start_tags();
         graph.upsert(rows.keys.data(), rows.data(), tags_of(rows).data(), rows.keys.size(), true, 2);
@@ -122,5 +147,6 @@ int main() {
         for (std::thread& reader : readers) reader.join();
     }
     if (wrong) std::puts("an answer was wrong");
-    return wrong ? 1 : 0;
+    if (pages < 100) std::puts("hardly a page was turned");
+    return wrong || pages < 100 ? 1 : 0;
 }
