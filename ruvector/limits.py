@@ -88,6 +88,7 @@ ORDER_WRAPPERS_MAX = 8  # of an element of ORDER BY: label, reference to it, ASC
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL's NAMEDATALEN - 1
 PAGE_ROWS = 64  # first asked for when nobody says how many rows will be needed; each further page has twice as many
 PAGE_ROWS_MAX = 512  # a walk takes so many rows at once: its beam is an array, and moving it costs as much as it holds
+REFILL_FACTOR = 4  # times as many rows are asked for when too few of those found meet conditions that are no filter
 FILTER_DEPTH_MAX = 32  # nesting of a jsonb filter
 FILTER_VALUES_MAX = 100_000  # values of one IN list: 2 MB of request, 0.1 s of parsing
 FILTER_CACHE_MAX = 256  # filters whose passing rows are remembered, and brought up to date instead of evaluated anew

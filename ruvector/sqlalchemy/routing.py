@@ -10,7 +10,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, Integer, MetaData, Select, event, literal, select, tuple_
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    Select,
+    event,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.expression import ColumnElement, Executable
@@ -68,16 +81,20 @@ class Routing:
             if search is None:
                 return statement
             self._check(connection, search.collection)
+            asked = SearchOptions(
+                options.get(EF_SEARCH_OPTION), search.filter, options.get(EXACTNESS_OPTION),
+                max_distance=search.max_distance,
+            )  # fmt: skip
+            k = search.k if not search.rest else _sufficient(connection, statement, search, asked, params)
         except LeftAlone as reason:
             logger.info("a SELECT by distance is left alone: %s", reason)
             return statement
         logger.debug(
-            "collection %s answers a SELECT: k %d, %s",
-            search.collection.name, search.k, "with a filter" if search.filter is not None else "no filter",
+            "collection %s answers a SELECT: k %d, %s%s",
+            search.collection.name, k, "with a filter" if search.filter is not None else "no filter",
+            f", more than its limit because {search.rest}" if search.rest else "",
         )  # fmt: skip
-        return routed(
-            statement, search, ef_search=options.get(EF_SEARCH_OPTION), exactness=options.get(EXACTNESS_OPTION)
-        )
+        return routed(statement, search, k=k, asked=asked)
 
     def _collection_of(self, column: ColumnElement[Any]) -> Collection | None:
         found = find_collection(column)
@@ -126,18 +143,45 @@ def enable(
     return Routing(target, None if chosen is None else frozenset(chosen), default=default, clock=clock or SystemClock())
 
 
-def routed(statement: Select[Any], search: Search, *, ef_search: int | None, exactness: str | None) -> Select[Any]:
-    """Return a SELECT whose rows are among those that a search found; all its own conditions stay.
+def routed(statement: Select[Any], search: Search, *, k: int, asked: SearchOptions) -> Select[Any]:
+    """Return a SELECT whose rows are among the ``k`` that a search found; all its own conditions stay.
 
     The order is that of the distance plus nothing: so the rows come in the same order, but no index of pgvector fits,
     which would look at its own nearest rows only.
     """
-    distance, collection = search.distance, search.collection
-    asked = SearchOptions(ef_search, search.filter, exactness, max_distance=search.max_distance)
-    found = search_call(collection, distance.right, k=literal(search.k, Integer), options=asked)
-    keys = keys_in(distance.left, collection)
-    answer = select(*found_keys(found, collection))
-    condition = (tuple_(*keys) if len(keys) > 1 else keys[0]).in_(answer)
+    found = search_call(search.collection, search.distance.right, k=literal(k, Integer), options=asked)
+    condition = _is_among(search, select(*found_keys(found, search.collection)))
     rest = statement._order_by_clauses[1:]
-    order = [distance.op("+", return_type=Float())(literal(0.0, Float())), *rest]
+    order = [search.distance.op("+", return_type=Float())(literal(0.0, Float())), *rest]
     return statement.where(condition).order_by(None).order_by(*order)
+
+
+def _is_among(search: Search, found: Select[Any]) -> ColumnElement[bool]:
+    keys = keys_in(search.distance.left, search.collection)
+    return (tuple_(*keys) if len(keys) > 1 else keys[0]).in_(found)
+
+
+def _sufficient(
+    connection: Connection, statement: Select[Any], search: Search, asked: SearchOptions, params: Mapping[str, Any]
+) -> int:
+    """Return how many rows a search must find so that enough meet the conditions that are not in its filter.
+
+    Raises LeftAlone when the most that a search gives are not enough.
+    """
+    k = limits.REFILL_FACTOR * search.k
+    while k < limits.K_MAX * limits.REFILL_FACTOR:
+        k = min(k, limits.K_MAX)
+        call = search_call(search.collection, search.distance.right, k=literal(k, Integer), options=asked)
+        found = select(*found_keys(call, search.collection)).cte("ruvector_found")
+        rows = statement._generate()
+        rows._with_options = ()  # of loaders: they change no row
+        rows = rows.where(_is_among(search, select(*found.c))).with_only_columns(
+            literal_column("1").label("met"), maintain_column_froms=True
+        )
+        met = rows.order_by(None).offset(None).limit(search.k).subquery()
+        counts = select(*(select(func.count()).select_from(each).scalar_subquery() for each in (found, met)))
+        there, enough = connection.execute(counts, params, execution_options={OPTION: False}).one()
+        if enough >= search.k or there < k:
+            return k
+        k *= limits.REFILL_FACTOR
+    raise LeftAlone(f"{search.rest}, and fewer than {search.k} of the {limits.K_MAX} nearest rows meet its conditions")

@@ -21,10 +21,12 @@ from sqlalchemy.sql.elements import (
     BinaryExpression,
     BindParameter,
     BooleanClauseList,
+    False_,
     Grouping,
     Label,
     Null,
     Over,
+    TextClause,
     UnaryExpression,
     _label_reference,
     _textual_label_reference,
@@ -61,6 +63,7 @@ class Search:
     k: int
     filter: Filter | None
     max_distance: float | None
+    rest: str = ""  # why the statement has conditions that are not in the filter; they are asked of the rows found
 
 
 def search_of(statement: Select[Any], *, collection_of: CollectionOf, value_of: ValueOf) -> Search | None:
@@ -86,8 +89,8 @@ def search_of(statement: Select[Any], *, collection_of: CollectionOf, value_of: 
     _check_order(order[1:], statement, keys_in(distance.left, collection))
     k = _row_count(statement, value_of)
     _check_joins(statement, distance.left.table)
-    filter_ = _filter(statement, distance, collection, value_of)
-    return Search(collection, distance, k, filter_, _max_distance(statement, distance, value_of))
+    filter_, rest = _filter(statement, distance, collection, value_of)
+    return Search(collection, distance, k, filter_, _max_distance(statement, distance, value_of), rest)
 
 
 def _unwrapped(element: Any, statement: Select[Any]) -> Any:
@@ -265,7 +268,8 @@ def _base(column: ColumnElement[Any]) -> Any:
 
 def _filter(
     statement: Select[Any], distance: BinaryExpression[Any], collection: Collection, value_of: ValueOf
-) -> Filter | None:
+) -> tuple[Filter | None, str]:
+    """Return what of the conditions is a filter, and why the others are none."""
     searched = distance.left.table
 
     def name_of(column: ColumnElement[Any]) -> str:
@@ -277,12 +281,25 @@ def _filter(
         name: str = base.name
         return name
 
-    parts = [
-        filter_of(part, name_of=name_of, value_of=value_of, depth=1)
-        for part in _conjuncts(statement.whereclause)
-        if not _is_implied(part, distance, value_of)
-    ]
-    return None if not parts else parts[0] if len(parts) == 1 else {"$and": parts}
+    parts, rest = [], ""
+    for part in _conjuncts(statement.whereclause):
+        if _is_implied(part, distance, value_of):
+            continue
+        try:
+            parts.append(filter_of(part, name_of=name_of, value_of=value_of, depth=1))
+        except LeftAlone as reason:
+            _check_rest(part)
+            rest = rest or str(reason)
+    return None if not parts else parts[0] if len(parts) == 1 else {"$and": parts}, rest
+
+
+def _check_rest(condition: ClauseElement) -> None:
+    """Leave alone conditions that may hold for a row now and not in a moment, and those nobody can look into."""
+    for part in visitors.iterate(condition):
+        if isinstance(part, (TextClause, False_)):
+            raise LeftAlone(f"its condition of kind {type(part).__name__} is no filter")
+        if isinstance(part, FunctionElement) and getattr(part, "name", "") not in _SCALAR_FUNCTIONS:
+            raise LeftAlone(f"its condition has function {getattr(part, 'name', '')}")
 
 
 def _conjuncts(clause: ClauseElement | None) -> Iterator[ClauseElement]:
