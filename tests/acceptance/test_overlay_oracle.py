@@ -12,18 +12,27 @@ import numpy as np
 import psycopg
 import pytest
 
+from ruvector.index import chosen_rows
+
 DIMS = 6
 ROWS = 400
 SECONDS = 8.0
 COMPARE = """
 SELECT (SELECT array_agg(s.distance ORDER BY s.distance) FROM answer s),
        (SELECT array_agg(e.d ORDER BY e.d) FROM (
-          SELECT (i.embedding <-> %(query)s::vector) + 0 AS d FROM items i ORDER BY 1 LIMIT %(k)s) e),
+          SELECT (i.embedding <-> %(query)s::vector) + 0 AS d FROM items i WHERE {where}
+          ORDER BY 1 LIMIT %(k)s) e WHERE e.d <= coalesce(%(most)s::float8, 'Infinity')),
        (SELECT min(s.engine) FROM answer s)
 """
 COMPARE = (
-    "WITH answer AS MATERIALIZED (SELECT * FROM ruvector.search_1(%(query)s, %(k)s, NULL, NULL, NULL, false))" + COMPARE
+    "WITH answer AS MATERIALIZED (SELECT * FROM ruvector.search_1(%(query)s, %(k)s, NULL, %(filter)s, NULL, false,"
+    " max_distance => %(most)s))" + COMPARE
 )
+# The same condition in both languages; the sidecar is certain of the first three, and of numeric it is not.
+FILTERS = [
+    ('{"part": 3}', "part = 3"), ('{"word": ["a", "b"], "part": {"$lt": 4}}', "word IN ('a', 'b') AND part < 4"),
+    ('{"$not": {"word": "c"}}', "NOT word = 'c'"), ('{"cost": {"$gte": 2}}', "cost >= 2"),
+]  # fmt: skip
 
 
 class SlowIndex:
@@ -46,7 +55,10 @@ class SlowIndex:
     def upsert(self, keys, vectors, **options):
         done = 0
         for start in range(0, len(keys), 2):
-            done += self._index.upsert(keys[start : start + 2], vectors[start : start + 2], **options)
+            part = np.zeros(len(keys), dtype=bool)
+            part[start : start + 2] = True
+            rows = options | {"attributes": chosen_rows(options["attributes"], part)}
+            done += self._index.upsert(keys[start : start + 2], vectors[start : start + 2], **rows)
             self._pause()
         return done
 
@@ -109,11 +121,18 @@ class Session(threading.Thread):
         kind = self._random.random()
         if kind < 0.35:
             connection.execute(
-                "INSERT INTO items VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding",
-                (key, vector),
+                "INSERT INTO items (id, embedding, part, word, cost) VALUES (%s, %s, %s, 'a', 2)"
+                " ON CONFLICT (id) DO UPDATE SET embedding = excluded.embedding",
+                (key, vector, other % 6),
             )
         elif kind < 0.6:
-            connection.execute("UPDATE items SET embedding = %s WHERE id = %s", (vector, key))
+            if self._random.random() < 0.4:
+                connection.execute("UPDATE items SET embedding = %s WHERE id = %s", (vector, key))
+            else:
+                connection.execute(
+                    "UPDATE items SET part = %s, word = (ARRAY['a', 'b', 'c', NULL])[1 + %s], cost = %s WHERE id = %s",
+                    (other % 6, other % 4, other % 5, key),
+                )
         elif kind < 0.75:
             connection.execute("DELETE FROM items WHERE id = %s", (key,))
         elif kind < 0.85:
@@ -130,10 +149,12 @@ class Session(threading.Thread):
 
     def _compare(self, connection):
         query = str([round(self._random.gauss(0, 1), 3) for _ in range(DIMS)])
-        parameters = {"query": query, "k": self._random.choice((1, 5, 20))}
-        got, wanted, engine = connection.execute(COMPARE, parameters).fetchone()
+        filter_, where = self._random.choice([*FILTERS, (None, "true"), (None, "true")])
+        parameters = {"query": query, "k": self._random.choice((1, 5, 20)), "filter": filter_}
+        parameters["most"] = self._random.choice((None, None, 1.5, 2.5))
+        got, wanted, engine = connection.execute(COMPARE.replace("{where}", where), parameters).fetchone()
         self.compared += 1
-        self.answered += engine == "ruvector"
+        self.answered += engine == "ruvector" or not wanted
         if not np.allclose(got or [], wanted or [], rtol=1e-5, atol=1e-6):
             self.wrong.append((self._number, parameters, engine, got, wanted))
 
@@ -141,15 +162,18 @@ class Session(threading.Thread):
 @pytest.fixture
 def items(database, sidecar):
     with database.connect() as connection:
-        connection.execute(f"CREATE TABLE items (id bigint PRIMARY KEY, embedding vector({DIMS}), note text)")
         connection.execute(
-            "INSERT INTO items SELECT n, (SELECT array_agg(sin(n * 7 + g * g)) FROM generate_series(1, %s) g)::vector"
-            " FROM generate_series(0, %s) n",
+            f"CREATE TABLE items (id bigint PRIMARY KEY, embedding vector({DIMS}), note text, part int, word text,"
+            " cost numeric)"
+        )
+        connection.execute(
+            "INSERT INTO items SELECT n, (SELECT array_agg(sin(n * 7 + g * g)) FROM generate_series(1, %s) g)::vector,"
+            " NULL, n %% 6, (ARRAY['a', 'b', 'c', NULL])[1 + n %% 4], n %% 5 FROM generate_series(0, %s) n",
             (DIMS, ROWS - 1),
         )
         connection.execute(
             "SELECT ruvector_register_collection('items', 'public', 'items', 'embedding', NULL, 'l2',"
-            ' \'{"index_kind": "flat"}\')'
+            ' \'{"index_kind": "flat", "columns": ["part", "word", "cost"]}\')'
         )
     sidecar.wait_live("items")
     return sidecar.mirror("items")
