@@ -87,6 +87,14 @@ class VectorTable:
             )
         )
 
+    def random_vectors(self, count, *, seed):
+        """Return values for the column: arrays, or texts of bits and sparse vectors."""
+        if self.element == "bit":
+            return bit_texts(count, self.dims, seed=seed)
+        if self.element == "sparsevec":
+            return sparse_texts(count, self.dims, seed=seed)
+        return list(gaussian(count, self.dims, seed=seed))
+
     def distances(self, connection, query, *, where="true"):
         """Return the exact distance of every row that matches, as {key text: distance}."""
         literal = sql.SQL("B{}" if self.element == "bit" else "{}::{}")

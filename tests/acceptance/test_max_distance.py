@@ -4,7 +4,7 @@ import math
 
 import psycopg
 import pytest
-from table_kit import VectorTable, assert_nearest, bit_texts, gaussian, refused, sparse_texts
+from table_kit import VectorTable, assert_nearest, refused
 
 ROWS = 1500
 COLUMNS = "id bigint PRIMARY KEY, category int"
@@ -23,20 +23,12 @@ TABLES = [
 FILTER, WHERE = {"category": [1, 2]}, "t.category IN (1, 2)"
 
 
-def vectors_for(table, count, *, seed):
-    if table.element == "bit":
-        return bit_texts(count, table.dims, seed=seed)
-    if table.element == "sparsevec":
-        return sparse_texts(count, table.dims, seed=seed)
-    return list(gaussian(count, table.dims, seed=seed))
-
-
 @pytest.fixture(scope="module")
 def tables(shared_database, shared_sidecar):
     with shared_database.connect() as connection:
         for table in TABLES:
             table.create(connection)
-            table.insert(connection, vectors_for(table, ROWS, seed=401), category=[n % 5 for n in range(ROWS)])
+            table.insert(connection, table.random_vectors(ROWS, seed=401), category=[n % 5 for n in range(ROWS)])
             table.attach(connection)
         shared_sidecar.wait_live(*(table.name for table in TABLES))
         yield connection
@@ -58,7 +50,7 @@ def check(table, connection, query, most, *, k, tier="hot", filter_=None, where=
 
 @pytest.mark.parametrize("table", TABLES, ids=[table.name for table in TABLES])
 def test_rows_within_a_distance_are_found(tables, table):
-    query = vectors_for(table, 1, seed=402)[0]
+    query = table.random_vectors(1, seed=402)[0]
     ordered = sorted(table.distances(tables, query).values())
     for rows in (1, 2, 7, 60, 99, 100, 101, 450, 1400, ROWS - 1):
         most = distance_after(ordered, rows)
@@ -74,7 +66,7 @@ def test_rows_within_a_distance_are_found(tables, table):
 
 @pytest.mark.parametrize("table", TABLES[:3], ids=[table.name for table in TABLES[:3]])
 def test_unapplied_changes_and_every_engine_keep_the_distance(tables, table, shared_sidecar):
-    query = vectors_for(table, 1, seed=403)[0]
+    query = table.random_vectors(1, seed=403)[0]
     most = distance_after(sorted(table.distances(tables, query).values()), 300)
     with tables.transaction(force_rollback=True):
         tables.execute(f"UPDATE {table.name} SET embedding = (SELECT embedding FROM {table.name} WHERE id = 5)"
@@ -92,9 +84,9 @@ def test_the_database_keeps_the_distance_when_no_sidecar_answers(database):
     table = TABLES[0]
     with database.connect() as connection:
         table.create(connection)
-        table.insert(connection, vectors_for(table, 300, seed=404), category=[n % 5 for n in range(300)])
+        table.insert(connection, table.random_vectors(300, seed=404), category=[n % 5 for n in range(300)])
         table.attach(connection)
-        query = vectors_for(table, 1, seed=405)[0]
+        query = table.random_vectors(1, seed=405)[0]
         most = distance_after(sorted(table.distances(connection, query).values()), 50)
         assert len(check(table, connection, query, most, k=100, tier="pgvector")) == 50
         check(table, connection, query, most, k=100, tier="exact", filter_=FILTER, where=WHERE)
@@ -103,7 +95,7 @@ def test_the_database_keeps_the_distance_when_no_sidecar_answers(database):
 def test_what_is_searched_grows_with_what_is_near(tables):
     """Where few rows are near, few are answered, however many may come."""
     table = TABLES[0]
-    query = vectors_for(table, 1, seed=406)[0]
+    query = table.random_vectors(1, seed=406)[0]
     ordered = sorted(table.distances(tables, query).values())
     for rows in (1, 5, 64, 300, 1000):
         explained = table.explain(tables, query, k=10_000, max_distance=distance_after(ordered, rows))

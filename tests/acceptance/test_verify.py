@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from fix_sidecar import running_sidecar, wait_until
-from table_kit import VectorTable, bit_texts, gaussian, sparse_texts
+from table_kit import VectorTable, gaussian
 
 from ruvector.capture.collections import load_collections
 from ruvector.capture.reader import TableReader
@@ -25,14 +25,6 @@ TABLES = [
 ]
 
 
-def vectors_for(table, count, *, seed):
-    if table.element == "bit":
-        return bit_texts(count, table.dims, seed=seed)
-    if table.element == "sparsevec":
-        return sparse_texts(count, table.dims, seed=seed)
-    return list(gaussian(count, table.dims, seed=seed))
-
-
 def zero_of(table):
     return {"bit": "0" * table.dims, "sparsevec": "{}/" + str(table.dims)}.get(table.element, [0.0] * table.dims)
 
@@ -40,7 +32,7 @@ def zero_of(table):
 def fill(connection, table):
     table.create(connection)
     extra = {"region": ["ab"[n % 2] for n in range(ROWS)]} if "region" in table.columns else {}
-    table.insert(connection, vectors_for(table, ROWS, seed=61), **extra)
+    table.insert(connection, table.random_vectors(ROWS, seed=61), **extra)
     more = {"region": ["a"] * 2} if "region" in table.columns else {}
     table.insert(connection, [None, zero_of(table)], first=ROWS + 1, **more)
     if not table.typed:

@@ -115,17 +115,7 @@ bool Graph::follow(const Measure& measure, Trail& trail, TrailPool& pool, Scratc
     if (trail.has_begun) return beam(measure, 0, pool, scratch, weight, cancel);
     scratch.visited.begin(slots_);
     trail.has_begun = true;
-    size_t step = scratch.apart.size();
-    for (size_t first = 0; first < loose_.size(); first += step) {
-        if (first / step % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;
-        const uint32_t* slots = loose_.data() + first;
-        size_t count = std::min(step, loose_.size() - first);
-        measure(slots, count, scratch.apart.data(), scratch);
-        scratch.compared += count;
-        for (size_t at = 0; at < count; ++at) {
-            if (scratch.visited.mark(slots[at])) pool.push(scratch.apart[at], slots[at], weight(slots[at]));
-        }
-    }
+    if (!meet_loose(measure, pool, scratch, weight, cancel)) return false;
     if (entry_ == EMPTY) return true;
     float best;
     uint32_t start = descend(measure, 0, &best, scratch);
