@@ -29,7 +29,7 @@ class Endless:
     def __len__(self):
         return len(self._index)
 
-    def search(self, query, k, *, ef, cancel):
+    def search(self, query, k, *, ef, cancel, sieve):
         start = time.monotonic()
         self.started.set()
         while not cancel[0] and time.monotonic() < start + PATIENCE_SECONDS:
