@@ -373,7 +373,7 @@ cdef class Trail:
         cdef const uint8_t* flag = &cancel[0] if cancel is not None else NULL
         cdef Sieve held
         cdef const Sieve* holding = NULL
-        cdef int64_t found
+        cdef int64_t found, at
         if self.sieve is not None:
             fill_sieve(&held, self.sieve, self.graph.core.tagged())
             holding = &held

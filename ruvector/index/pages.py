@@ -106,17 +106,20 @@ class Pages:
         """Return what a walk finds next; None when there is no walk, or it ended before all rows were found."""
         while self._walker is not None and self._tries > 0:
             more = min(wanted, limits.PAGE_ROWS_MAX)  # of a longer page the next turn brings the rest
-            if self._trail is None:
-                self._trail = self._walker.trail(self._query[0], sieve=self._sieve)
+            trail, is_new = self._trail, self._trail is None
+            if trail is None:
+                trail = self._trail = self._walker.trail(self._query[0], sieve=self._sieve)
                 more += len(self._given)  # the first of them were given already
-            found = self._trail.next(more, ef=self._ef, scan_rows=self._scan_factor * self._ef, cancel=cancel)
+            found = trail.next(more, ef=self._ef, scan_rows=self._scan_factor * self._ef, cancel=cancel)
             if found is not None and len(found[0]):
                 return found
+            self._trail = None
             if cancel is not None and cancel[0]:
-                return None
-            self._trail, self._tries = None, self._tries - 1
-            if found is not None:
-                self._tries = 0  # deletions may have cut the graph: only a search knows whether that was all
+                return None  # in the middle of a page: the next begins anew and leaves out what was given
+            self._tries -= 1
+            if found is not None or is_new:
+                # Deletions may have cut the graph: only a search knows whether that was all. Or walking does not pay.
+                self._tries = 0
         return None
 
     def _search(self, wanted: int, cancel: Bytes | None) -> tuple[Numbers, Distances]:

@@ -230,6 +230,22 @@ def test_pages_that_were_cancelled_go_on():
     assert sorted(first) == list(range(3000))
 
 
+@pytest.mark.skipif(not IS_COMPILED, reason="the numpy engine does not walk on")
+def test_a_page_that_was_cancelled_half_way_loses_no_row():
+    rows = clustered(12_000, 16)
+    index = hnsw(16)
+    index.upsert(np.arange(12_000), rows)
+    query = clustered(1, 16, seed=3)[0]
+    truth = np.argsort(exact(query, rows, Metric.L2))[:900].tolist()
+    with index.pages(query) as pages:
+        given = pages.next(50)[0].tolist()
+        with pytest.raises(Cancelled):  # a walk looks at the flag only now and then
+            pages.next(800, cancel=np.ones(1, dtype=np.uint8))
+        given += pages.next(850)[0].tolist()
+    assert len(given) == len(set(given)) == 900
+    assert len(set(given) & set(truth)) >= 0.98 * 900
+
+
 def test_bad_pages_are_refused():
     index = Index(4)
     index.add([1, 2], vectors(2, 4))

@@ -23,6 +23,9 @@ inline bool nearer(const Edge& left, const Edge& right) {
     return left.distance < right.distance || (left.distance == right.distance && left.slot < right.slot);
 }
 
+// The same the other way round, for heaps with the nearest on top.
+inline bool farther(const Edge& left, const Edge& right) { return nearer(right, left); }
+
 struct Candidate {
     float distance;
     uint32_t slot;
@@ -194,8 +197,6 @@ class HeapPool {
     Edge found(size_t at) const { return {found_[at].distance, found_[at].slot}; }
 
   private:
-    static bool farther(const Edge& left, const Edge& right) { return nearer(right, left); }
-
     std::vector<Edge> frontier_;
     std::vector<Candidate> found_;
     size_t width_ = 0;

@@ -231,8 +231,8 @@ class Graph {
     bool explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
                  const volatile uint8_t* cancel) const;
     template <class Measure, class Pool, class Weight>
-    bool meet_loose(const Measure& measure, Pool& pool, Scratch& scratch, const Weight& weight,
-                    const volatile uint8_t* cancel) const;
+    bool set_out(const Measure& measure, Pool& pool, Scratch& scratch, const Weight& weight,
+                 const volatile uint8_t* cancel) const;
     template <class Measure, class Work>
     bool guarded(const Measure& measure, Guard::Part part, const Work& work) const;
     template <class Pool, class Weight>

@@ -181,8 +181,15 @@ uint32_t Graph::descend(const Measure& measure, uint32_t stop, float* best, Scra
 template <class Measure, class Pool, class Weight>
 bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
                     const volatile uint8_t* cancel) const {
-    scratch.visited.begin(slots_);
     pool.begin(ef);
+    return set_out(measure, pool, scratch, weight, cancel);
+}
+
+// The same with a pool that has begun.
+template <class Measure, class Pool, class Weight>
+bool Graph::set_out(const Measure& measure, Pool& pool, Scratch& scratch, const Weight& weight,
+                    const volatile uint8_t* cancel) const {
+    scratch.visited.begin(slots_);
     if (entry_ != EMPTY) {
         float best;
         uint32_t start = descend(measure, 0, &best, scratch);
@@ -192,13 +199,6 @@ bool Graph::explore(const Measure& measure, size_t ef, Pool& pool, Scratch& scra
         if (!beam(measure, 0, pool, scratch, weight, cancel)) return false;
     }
     // The loose ones last: a pool full of them would not admit the node where the walk begins.
-    return meet_loose(measure, pool, scratch, weight, cancel);
-}
-
-// Compare the loose nodes that were not seen, and put them into the pool.
-template <class Measure, class Pool, class Weight>
-bool Graph::meet_loose(const Measure& measure, Pool& pool, Scratch& scratch, const Weight& weight,
-                       const volatile uint8_t* cancel) const {
     size_t step = scratch.apart.size();
     for (size_t first = 0; first < loose_.size(); first += step) {
         if (first / step % CANCEL_HOPS == 0 && cancel != nullptr && *cancel) return false;

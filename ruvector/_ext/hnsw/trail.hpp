@@ -96,7 +96,6 @@ class TrailPool {
         }
     }
     static uint32_t slot_of(const Edge& edge) { return edge.slot & ~EXPANDED; }
-    static bool farther(const Edge& left, const Edge& right) { return nearer(right, left); }
 
   private:
     static constexpr uint32_t EXPANDED = 0x80000000u;  // slots are smaller: SLOTS_MAX
@@ -113,15 +112,8 @@ template <class Measure, class Weight>
 bool Graph::follow(const Measure& measure, Trail& trail, TrailPool& pool, Scratch& scratch, const Weight& weight,
                    const volatile uint8_t* cancel) const {
     if (trail.has_begun) return beam(measure, 0, pool, scratch, weight, cancel);
-    scratch.visited.begin(slots_);
     trail.has_begun = true;
-    if (!meet_loose(measure, pool, scratch, weight, cancel)) return false;
-    if (entry_ == EMPTY) return true;
-    float best;
-    uint32_t start = descend(measure, 0, &best, scratch);
-    if (start == EMPTY) return false;
-    if (scratch.visited.mark(start)) pool.push(best, start, weight(start));
-    return beam(measure, 0, pool, scratch, weight, cancel);
+    return set_out(measure, pool, scratch, weight, cancel);
 }
 
 // One page.
@@ -134,7 +126,7 @@ int64_t Graph::turn_page(Trail& trail, size_t wanted, size_t ef, Scratch& scratc
         auto gone = [&](const Edge& edge) { return !is_node(TrailPool::slot_of(edge), 0); };
         trail.seen.erase(std::remove_if(trail.seen.begin(), trail.seen.end(), gone), trail.seen.end());
         trail.guides.erase(std::remove_if(trail.guides.begin(), trail.guides.end(), gone), trail.guides.end());
-        std::make_heap(trail.guides.begin(), trail.guides.end(), TrailPool::farther);
+        std::make_heap(trail.guides.begin(), trail.guides.end(), farther);
         trail.frees = frees;
     }
     scratch.visited.reach(slots_);
