@@ -118,7 +118,7 @@ def test_saved_index_filters_alike(case, tmp_path):
     assert opened.stats()["attributes"] == ["number", "word"]
     for filter_, _ in FILTERS.values():
         for query in rows_of(str(case.metric), None, 3, seed=5):
-            for plan in PLANS:
+            for plan in set(PLANS) - {"auto"}:  # which is chosen by what each copy measured
                 for mine, theirs in zip(
                     case.index.search(query, 20, filter=filter_, plan=plan),
                     opened.search(query, 20, filter=filter_, plan=plan),

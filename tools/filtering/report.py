@@ -23,8 +23,8 @@ METHOD = (
     "cell holds too many rows. *own* and *far* of a column of the set: the query's own value, and the one whose rows "
     "are, in their mean, farthest. All but the last kind differ from query to query.",
     f"An engine stands with its fastest ef that reaches recall {TARGET}, or, where none does, with that of the best "
-    "recall. ruvector stands with its defaults. *auto / best* is its time by that of its fastest forced plan; *short* "
-    "counts answers with fewer than min(10, rows that pass) rows.",
+    "recall. ruvector stands with its defaults. *auto / best* is its time by that of the fastest forced plan that "
+    "reaches that recall; *short* counts answers with fewer than min(10, rows that pass) rows.",
     "hnswlib and faiss get a mask of the rows that pass, made before the clock starts: their figures leave out what "
     "the filter itself costs. hnswlib answers with an error when it finds fewer than ten: that counts as no rows. "
     "usearch is left out: its package for Python has no filter.",
@@ -77,12 +77,12 @@ def default(case: dict[str, Any], engine: str) -> dict[str, Any] | None:
 
 
 def slowdown(case: dict[str, Any]) -> tuple[float, str] | None:
-    """Return how many times as long as the best forced plan the chosen one takes, and the name of the best."""
+    """Return how many times as long as the fastest forced plan of enough recall the chosen one takes, and which."""
     own, forced = default(case, "ruvector"), points_of(case, "ruvector", *PLANS)
     if own is None or not forced:
         return None
-    fastest = max(forced, key=lambda point: point["qps"])
-    return fastest["qps"] / own["qps"], fastest["setting"]
+    fastest = best(forced)
+    return None if fastest is None else (fastest["qps"] / own["qps"], fastest["setting"])
 
 
 def details(run: dict[str, Any], table: Table = markdown_table) -> str:

@@ -238,6 +238,9 @@ class Graph {
     template <class Pool, class Weight>
     bool walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
               const volatile uint8_t* cancel) const;
+    template <class Pool, class Weight>
+    bool walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+                 const volatile uint8_t* cancel) const;
     template <class Pool, class Weight, class Work>
     bool fill(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
               const Work& work, bool* decided) const;
@@ -270,7 +273,7 @@ class Graph {
     double hop_tests(double share, size_t width) const;
     double cost_of_hops(double share, size_t width) const;
     template <class Pool>
-    bool reaches_beyond(Pool& pool, size_t k, size_t ef, const Scratch& scratch) const;
+    bool reaches_beyond(Pool& pool, size_t k, size_t ef, Scratch& scratch) const;
     bool has_enough(size_t wanted, const Let& let, const Scratch& scratch) const;
     template <class Measure, class Pool>
     bool walk_passing(const Measure& measure, size_t width, Pool& pool, Scratch& scratch, const Let& let, int* plan,

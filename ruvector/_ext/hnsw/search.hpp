@@ -250,8 +250,13 @@ bool Graph::walk(const Probe& probe, size_t k, size_t ef, Pool& pool, Scratch& s
         return explore(measure, width, pool, scratch, weight, cancel);
     };
     if (!fill(probe, k, ef, pool, scratch, weight, exploring, &decided)) return false;
-    if (decided) return true;
-    // Walk on from the nearest found, by the rows themselves.
+    return decided || walk_on(probe, ef, pool, scratch, weight, cancel);
+}
+
+// Walk on from the nearest found, by the rows themselves, where the codes could not tell them apart.
+template <class Pool, class Weight>
+bool Graph::walk_on(const Probe& probe, size_t ef, Pool& pool, Scratch& scratch, const Weight& weight,
+                    const volatile uint8_t* cancel) const {
     scratch.visited.begin(slots_);
     pool.begin(ef);
     for (const Edge& edge : scratch.nearest) {

@@ -23,6 +23,7 @@ constexpr size_t PROBED = 384;           // nodes compared before an automatic p
 constexpr double HOPS_PER_WIDTH = 1.3;   // nodes expanded for each that a pool holds in the end
 constexpr double FAR_SHARE = 0.25;       // of the share that passes; fewer near the query is a filter that avoids it
 constexpr size_t CALIBRATION_ROWS = 2048, CALIBRATION_WIDTH = 128;
+constexpr size_t WIDER = 4;              // times as wide is the next walk, when one could not be sure of its end
 constexpr double RISK = 4.0;             // so many times the cost of comparing all that pass is not saved by a probe
 
 // What a node fills of a pool under a sieve: nothing when none of its rows passes.
@@ -294,10 +295,10 @@ template <class Measure, class Pool>
 bool Graph::walk_passing(const Measure& measure, size_t width, Pool& pool, Scratch& scratch, const Let& let, int* plan,
                          const volatile uint8_t* cancel) const {
     bool is_open = *plan == PLAN_AUTO;
-    scratch.budget = is_open ? PROBED : SIZE_MAX;
+    if (is_open) scratch.budget = PROBED;
     if (!explore(measure, width, pool, scratch, let, cancel)) return false;
     *plan = PLAN_WALK;
-    if (!scratch.is_spent) return true;
+    if (!scratch.is_spent || !is_open) return true;
     double rows = double(let.passing.count()), share = rows / double(live_count_.load());
     double near = double(let.passed) / double(let.asked), scan = rows * double(costs_.scan), step = double(costs_.walk);
     double hop = near < share * FAR_SHARE ? scan : cost_of_hops(share, width);
@@ -334,20 +335,30 @@ inline int64_t Graph::search_sieved(const Probe& probe, size_t k, size_t ef, con
         planned_[used].fetch_add(1, std::memory_order_relaxed);
         return found;
     };
-    if (plan == PLAN_AUTO || plan == PLAN_WALK) {
+    for (size_t width = ef; plan == PLAN_AUTO || plan == PLAN_WALK; width *= WIDER) {
+        size_t before = scratch.compared;
+        bool reaches = true;
         auto walk_in = [&](auto& pool) {
-            auto work = [&](const auto& measure, size_t width) {
-                return walk_passing(measure, width, pool, scratch, let, &plan, cancel);
+            auto work = [&](const auto& measure, size_t wide) {
+                return walk_passing(measure, wide, pool, scratch, let, &plan, cancel);
             };
-            if (!fill(probe, wanted, ef, pool, scratch, let, work, &decided)) return false;
-            decided = decided && (!is_coded || reaches_beyond(pool, wanted, ef, scratch));
+            if (!fill(probe, wanted, width, pool, scratch, let, work, &decided)) return false;
+            if (plan != PLAN_WALK || scratch.is_spent) return true;
+            if (!decided) return walk_on(probe, width, pool, scratch, let, cancel);
+            reaches = !is_coded || reaches_beyond(pool, wanted, width, scratch);
             return true;
         };
-        bool is_wide = double(ef) * double(live_count_.load()) > double(SORTED_WIDTH_MAX) * double(rows);
+        bool is_wide = double(width) * double(live_count_.load()) > double(SORTED_WIDTH_MAX) * double(rows);
         whole = is_wide ? walk_in(scratch.heap) : walk_in(scratch.pool);
         if (!whole) return -1;
-        if (plan == PLAN_WALK && !scratch.is_spent && decided && has_enough(wanted, let, scratch)) return finished(plan);
-        if (plan == PLAN_WALK) plan = PLAN_SCAN;
+        if (plan != PLAN_WALK) break;
+        bool is_good = !scratch.is_spent && has_enough(wanted, let, scratch);
+        if (is_good && reaches) return finished(plan);
+        // A wider walk is not begun where it would cost more than comparing all that pass. A forced plan must not depend
+        // on what was measured: two copies of an index answer alike.
+        double price = sieve.plan == PLAN_WALK ? 1.0 : double(costs_.walk) / double(costs_.scan);
+        double next = double(WIDER) * double(scratch.compared - before) * price;
+        if (!is_good || next > double(rows)) plan = PLAN_SCAN;
     }
     if (plan == PLAN_HOP) {
         auto work = [&](const auto& measure, size_t width) {
@@ -368,16 +379,24 @@ inline int64_t Graph::search_sieved(const Probe& probe, size_t k, size_t ef, con
     return scan(probe, wanted, scratch, [&](const auto& work) { return passing.each(work); }, cancel, keys, distances);
 }
 
-// Whether the last candidate of a full pool lies beyond the answer for certain. Where very many rows lie about as far as
-// the k-th (all near ones are filtered out) it does not, and rows that belong to the answer were left out for others
-// that only looked nearer by their codes.
+// Whether a full pool reaches beyond the answer: its last candidate lies there for certain, or all of the answer stands
+// in the nearer half of it. Where very many rows lie about as far as the k-th (all near ones are filtered out) it does
+// not, and rows that belong to the answer were left out for others that only looked nearer by their codes.
 template <class Pool>
-bool Graph::reaches_beyond(Pool& pool, size_t k, size_t ef, const Scratch& scratch) const {
+bool Graph::reaches_beyond(Pool& pool, size_t k, size_t ef, Scratch& scratch) const {
     size_t count = pool.finish();
     if (scratch.is_spent || count < ef || ef < 4 * k || scratch.nearest.empty()) return true;
     Edge last = pool.found(count - 1);
     float error = codes_.factors(records_.at(last.slot)).error * scratch.code.length;
-    return last.distance - error > scratch.nearest.back().distance;
+    if (last.distance - error > scratch.nearest.back().distance) return true;
+    std::vector<uint32_t>& slots = scratch.seeds;
+    slots.clear();
+    for (const Edge& edge : scratch.nearest) slots.push_back(edge.slot);
+    std::sort(slots.begin(), slots.end());
+    for (size_t at = count / 2; at < count; ++at) {
+        if (std::binary_search(slots.begin(), slots.end(), pool.found(at).slot)) return false;
+    }
+    return true;
 }
 
 // Whether as many rows were found as there must be: a walk can end early where few rows pass, or many were deleted.
