@@ -491,7 +491,7 @@ declare
   wanted int; c record; pool text[]; kth float8; survivors int; passing int; rounds int := 0;
   ranking_at timestamptz; ranked_at timestamptz;
   condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
-  is_certain boolean;
+  is_certain boolean; is_held boolean := false; obeyed text;   -- held back from the index by a cutover
   reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -552,7 +552,7 @@ begin
     reason := 'exactness exact was asked for';
   elsif row_security_active({table_literal}::regclass) then
     reason := 'row-level security is active for this role';
-  end if;
+  end if;{cutover_check}
   if reason is not null then
     select null::pg_snapshot as watermark, null::int as overlaid, null::int as returned, null::jsonb as report into c;
   end if;
@@ -594,11 +594,11 @@ begin
       raise exception 'collection % does not fit its table any more: %', {name_literal}, ruvector.table_problem({id})
         using errcode = '55000', hint = 'Detach the collection, then attach the column as it is now.';
     end if;
-    if fallback = 'error' and mode <> 'exact' then
+    if fallback = 'error' and mode <> 'exact' and not is_held then
       raise exception 'the index of collection % cannot answer: %', {name_literal}, reason using errcode = '08001',
         hint = 'SET ruvector.fallback = ''pgvector'' lets the database answer; ruvector doctor tells what is wrong.';
     end if;
-    if mode <> 'exact' and not explained then
+    if mode <> 'exact' and not explained and not is_held then
       raise notice 'ruvector: collection % was searched by the database itself: %', {name_literal}, reason;
     end if;
     if condition is null and mode <> 'exact' and not row_security_active({table_literal}::regclass) then
@@ -643,6 +643,7 @@ grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, te
 $template$;
   parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
     'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
+    'cutover_check', ruvector.cutover_check(c),
     'name_literal', quote_literal(c.name),
     -- Text of timestamps and dates depends on settings; the others do not, and a pinned setting costs time.
     'pinned', case when c.key_types && array['date', 'timestamp without time zone', 'timestamp with time zone']

@@ -5,6 +5,9 @@ select ruvector.api_keep_only($name$@api@$name$::regnamespace, array[
   'ruvector_add',
   'ruvector_consistency_status',
   'ruvector_cosine_distance',
+  'ruvector_cutover',
+  'ruvector_cutover_complete',
+  'ruvector_cutover_status',
   'ruvector_dims',
   'ruvector_explain',
   'ruvector_hamming_distance',
@@ -18,6 +21,7 @@ select ruvector.api_keep_only($name$@api@$name$::regnamespace, array[
   'ruvector_norm',
   'ruvector_normalize',
   'ruvector_register_collection',
+  'ruvector_rollback',
   'ruvector_search',
   'ruvector_search_batch',
   'ruvector_search_bits',
@@ -287,6 +291,102 @@ comment on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vec
   'Return one minus the cosine of two vectors; pgvector''s own.';
 revoke all on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) from public, ruvector_user;
 grant execute on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover',
+  names => array['collection', 'percent', 'reason']::text[],
+  types => array['text', 'integer', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 3, defaults => 1);
+create or replace function @api@.ruvector_cutover(
+  collection text,
+  percent integer,
+  reason text default null
+)
+returns jsonb
+language plpgsql volatile parallel unsafe security invoker cost 100
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+declare
+  problem text;
+begin
+  if percent is null or percent not between 0 and 100 then
+    raise exception 'percent must be between 0 and 100, not %', coalesce(percent::text, 'null') using errcode = '22023',
+      hint = 'Give the share of searches that the index answers; ruvector_rollback gives all of them back to pgvector.';
+  end if;
+  if percent > 0 and not exists (
+    select from ruvector.mirror_status s where s.mirror_id = (ruvector.collection_of(collection)).id and s.state = 'live')
+  then
+    select s.state || coalesce(': ' || nullif(s.reason, ''), '') into problem
+      from ruvector.mirror_status s where s.mirror_id = (ruvector.collection_of(collection)).id;
+    raise exception 'the index of collection "%" cannot answer yet: it is %', collection, coalesce(problem, 'new')
+      using errcode = '55000', hint = 'Let the sidecar build it first: ruvector run; ruvector status shows its progress.';
+  end if;
+  return ruvector.set_cutover(collection, 'ramp', percent, reason);
+end
+$api_body$;
+comment on function @api@.ruvector_cutover(text, integer, text) is
+  'Let the index answer a share of all searches, in percent, and pgvector the others; return the step.';
+revoke all on function @api@.ruvector_cutover(text, integer, text) from public, ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_complete',
+  names => array['collection', 'reason']::text[],
+  types => array['text', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 2, defaults => 1);
+create or replace function @api@.ruvector_cutover_complete(
+  collection text,
+  reason text default null
+)
+returns jsonb
+language plpgsql volatile parallel unsafe security invoker cost 100
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+begin
+  if (c.cutover_state, c.cutover_percent) not in (('ramp', 100), ('complete', 100)) then
+    raise exception 'the cutover of collection "%" is %, not at 100 %%', collection,
+      case c.cutover_state when 'off' then 'off' else format('at %s %%', c.cutover_percent) end
+      using errcode = '55000', hint = 'Let the index answer all searches for a while: SELECT ruvector_cutover(name, 100).';
+  end if;
+  return ruvector.set_cutover(collection, 'complete', 100, reason);
+end
+$api_body$;
+comment on function @api@.ruvector_cutover_complete(text, text) is
+  'End a cutover that stands at 100 %: the index answers, and searches no longer ask; return the step.';
+revoke all on function @api@.ruvector_cutover_complete(text, text) from public, ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_status',
+  names => array['name', 'collection', 'state', 'percent', 'changed_at', 'changed_by', 'reason']::text[],
+  types => array['text', 'text', 'text', 'integer', 'text', 'text', 'text']::regtype[],
+  result => 'record'::regtype, returns_rows => true, inputs => 1, defaults => 1);
+create or replace function @api@.ruvector_cutover_status(
+  name text default null
+)
+returns table (
+  collection text,
+  state text,
+  percent integer,
+  changed_at text,
+  changed_by text,
+  reason text
+)
+language sql stable parallel unsafe security invoker cost 100 rows 10
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+select c.name, c.cutover_state, c.cutover_percent,
+       to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.changed_by, s.reason
+from ruvector.collection c
+left join lateral (select z.at, z.changed_by, z.reason from ruvector.cutover_step z
+                   where z.mirror_id = c.id order by z.id desc limit 1) s on true
+where ruvector_cutover_status.name is null or c.id = (ruvector.collection_of(ruvector_cutover_status.name)).id
+order by c.name
+$api_body$;
+comment on function @api@.ruvector_cutover_status(text) is
+  'Tell who answers the searches of a collection, or of all, and who changed it last.';
+revoke all on function @api@.ruvector_cutover_status(text) from public, ruvector_user;
+grant execute on function @api@.ruvector_cutover_status(text) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_dims',
   names => array['v']::text[],
@@ -611,6 +711,27 @@ $api_body$;
 comment on function @api@.ruvector_register_collection(text, text, text, text, integer, text, jsonb) is
   'Register a vector column under a name, install its triggers and start its first build; return its number.';
 revoke all on function @api@.ruvector_register_collection(text, text, text, text, integer, text, jsonb) from public, ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_rollback',
+  names => array['collection', 'reason']::text[],
+  types => array['text', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 2, defaults => 1);
+create or replace function @api@.ruvector_rollback(
+  collection text,
+  reason text default null
+)
+returns jsonb
+language plpgsql volatile parallel unsafe security invoker cost 100
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+begin
+  return ruvector.set_cutover(collection, 'off', 0, reason);
+end
+$api_body$;
+comment on function @api@.ruvector_rollback(text, text) is
+  'Let pgvector answer all searches again, from the next one on in every session; return the step.';
+revoke all on function @api@.ruvector_rollback(text, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_search',
   names => array['collection', 'query', 'k', 'ef_search', 'use_gnn', 'filter', 'exactness', 'keys', 'max_distance', 'id', 'distance', 'score', 'tier', 'is_exact']::text[],

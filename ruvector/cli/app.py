@@ -12,6 +12,7 @@ from ruvector import __version__
 from ruvector.cli import (
     attach,
     compare,
+    cutover,
     demo,
     doctor,
     inspection,
@@ -67,6 +68,7 @@ for command in (
     search.search,
     compare.compare,
     verify.verify,
+    cutover.cutover,
 ):
     app.command()(command)
 app.add_typer(settings.app, name="config")

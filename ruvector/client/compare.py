@@ -33,6 +33,7 @@ EXACT_SETTINGS = {"enable_indexscan": "off", "enable_bitmapscan": "off", "enable
 USUAL_SETTINGS = {"enable_indexscan": "on", "enable_bitmapscan": "on", "enable_seqscan": "on", "enable_sort": "on"}
 # Without a sort only the vector index gives rows in order: a small table would be read whole instead.
 INDEX_SETTINGS = {**USUAL_SETTINGS, "enable_seqscan": "off", "enable_sort": "off"}
+SIDECAR_SETTINGS = {**USUAL_SETTINGS, "ruvector.cutover": "ignore"}  # what the index would answer is compared
 _PARAMETERS = {"hnsw": "hnsw.ef_search", "ivfflat": "ivfflat.probes"}
 
 
@@ -198,7 +199,7 @@ class _Table:
         for width in [None] if is_sparse else ef:
             label = "exact index" if width is None else f"ef_search {width}"
             statement = self._statement("through_ruvector", ef=sql.SQL("" if is_sparse else "ef_search => %(ef)s,"))
-            found.append(_Contestant("ruvector", label, statement, USUAL_SETTINGS, {**values, "ef": width}, memory))
+            found.append(_Contestant("ruvector", label, statement, SIDECAR_SETTINGS, {**values, "ef": width}, memory))
         return found, remarks
 
     def remarks(self, contestants: Sequence[_Contestant], query: str, *, k: int) -> list[str]:

@@ -278,6 +278,31 @@ class Client:
             raise InvalidParameter(f"{found.table_ref} {lacks} with key {key}", hint="Give the key as ids are printed.")
         return str(row[0])
 
+    # ---- cutover -------------------------------------------------------------------------------------------------
+
+    def cutover(
+        self, collection: str, percent: int, *, reason: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Let the index answer this share of all searches, in percent, and pgvector the others; return the step.
+
+        Raises:
+            DatabaseError: 55000, the index is not live.
+        """
+        values = {"collection": collection, "percent": percent, "reason": reason}
+        return self._step("cutover", values, dry_run=dry_run)
+
+    def cutover_complete(self, collection: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """End a cutover that stands at 100 percent; return the step."""
+        return self._step("cutover_complete", {"collection": collection, "reason": reason}, dry_run=dry_run)
+
+    def rollback(self, collection: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, Any]:
+        """Let pgvector answer all searches, from the next one on in every session; return the step."""
+        return self._step("rollback", {"collection": collection, "reason": reason}, dry_run=dry_run)
+
+    def cutover_status(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return who answers the searches of every collection, or of one, and who changed it last."""
+        return self._all("cutover_status", {"name": name})
+
     # ---- consistency ---------------------------------------------------------------------------------------------
 
     def wait_applied(self, collection: str, *, timeout_ms: int = 1000) -> bool:
@@ -318,6 +343,10 @@ class Client:
         statement = sql.SQL(db.query(group, name)).format(api=self._api)
         with self._translated(), self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, values).fetchall()
+
+    def _step(self, name: str, values: Mapping[str, object], *, dry_run: bool) -> dict[str, Any]:
+        with self.connection.transaction(force_rollback=dry_run):
+            return dict(self._one(name, values)["step"])
 
     def _one(self, name: str, values: Mapping[str, object]) -> dict[str, Any]:
         return self._all(name, values)[0]

@@ -41,6 +41,18 @@ class CollectionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CutoverRow:
+    """Who answers the searches of one collection; the last three are NULL before the first step; times are UTC."""
+
+    collection: Text
+    state: Text
+    percent: Int4
+    changed_at: Text | None
+    changed_by: Text | None
+    reason: Text | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainRow:
     """How one search was answered."""
 

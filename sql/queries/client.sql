@@ -89,3 +89,19 @@ SELECT {api}.ruvector_index_stats(%(name)s);
 -- name: simd_info
 -- Answered by the sidecar alone: it tells that one is reachable.
 SELECT {api}.ruvector_simd_info();
+
+-- name: cutover
+-- Let the index answer a share of all searches.
+SELECT {api}.ruvector_cutover(%(collection)s, %(percent)s::int, reason => %(reason)s) AS step;
+
+-- name: cutover_complete
+-- Let the index answer, for good.
+SELECT {api}.ruvector_cutover_complete(%(collection)s, reason => %(reason)s) AS step;
+
+-- name: rollback
+-- Let pgvector answer again.
+SELECT {api}.ruvector_rollback(%(collection)s, reason => %(reason)s) AS step;
+
+-- name: cutover_status
+-- Who answers the searches of a collection, or of all.
+SELECT * FROM {api}.ruvector_cutover_status(%(name)s);

@@ -7,7 +7,7 @@ import pytest
 
 COMMANDS = (
     "demo", "inspect", "install", "uninstall", "attach", "detach", "run", "status", "doctor", "search", "verify",
-    "config",
+    "cutover", "config",
 )  # fmt: skip
 UNREACHABLE = "host=127.0.0.1 port=1 dbname=nothing"
 
@@ -53,6 +53,10 @@ def test_version(cli):
         ["search", "name"],
         ["search", "name", "--vector", "[1]", "--id", "5"],
         ["verify", "name", "--full", "--sample", "5"],
+        ["cutover", "name", "ramp"],
+        ["cutover", "name", "ramp", "101"],
+        ["cutover", "name", "rollback", "5"],
+        ["cutover", "name", "sideways"],
         ["attach", "a.b.c", "--m", "1"],
         ["status", "--format", "yaml"],
     ],
@@ -102,7 +106,14 @@ def test_missing_installation_says_what_to_run(cli, bare_database, words):
 
 
 @pytest.mark.parametrize(
-    "words", [["detach", "ghost", "--yes"], ["status", "ghost"], ["search", "ghost", "--id", "1"], ["verify", "ghost"]]
+    "words",
+    [
+        ["detach", "ghost", "--yes"],
+        ["status", "ghost"],
+        ["search", "ghost", "--id", "1"],
+        ["verify", "ghost"],
+        ["cutover", "ghost", "rollback"],
+    ],
 )
 def test_unknown_collection(rv, words):
     answer = rv(*words)

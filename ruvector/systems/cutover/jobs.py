@@ -1,0 +1,5 @@
+"""Cutover schedules no work: a step is one transaction."""
+
+from ruvector.surface import Job
+
+JOBS: tuple[Job, ...] = ()

@@ -1,0 +1,3 @@
+begin
+  return ruvector.set_cutover(collection, 'off', 0, reason);
+end
