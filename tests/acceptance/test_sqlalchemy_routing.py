@@ -708,3 +708,22 @@ def test_single_table_inheritance_is_left_alone(engine):
                 assert is_routed(engine, lambda statement=statement: session.scalars(statement).all()) == expected
         finally:
             routing.disable()
+
+
+def test_a_routed_select_obeys_the_cutover(engine):
+    statement = select(Item).order_by(DISTANCE).limit(5)
+    steps = ("ruvector_rollback(:name)", "ruvector_cutover(:name, 50)", "ruvector_cutover(:name, 100)",
+             "ruvector_cutover_complete(:name)")  # fmt: skip
+    for step in steps:
+        with Session(engine) as session:
+            session.execute(select(text(step)).params(name=ITEMS.name))
+            session.commit()
+            tiers = session.scalars(
+                text("SELECT tier FROM ruvector_search(:name, :query, k => 5)"),
+                {"name": ITEMS.name, "query": str(QUERY.tolist())},
+            ).all()
+        if "50" not in step:
+            assert set(tiers) == {"pgvector" if "rollback" in step else "hot"}
+        alone, routed, was_routed = answers(engine, statement)
+        assert was_routed
+        assert [item.id for (item,) in alone] == [item.id for (item,) in routed]
