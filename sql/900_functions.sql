@@ -306,21 +306,7 @@ language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
-declare
-  problem text;
 begin
-  if percent is null or percent not between 0 and 100 then
-    raise exception 'percent must be between 0 and 100, not %', coalesce(percent::text, 'null') using errcode = '22023',
-      hint = 'Give the share of searches that the index answers; ruvector_rollback gives all of them back to pgvector.';
-  end if;
-  if percent > 0 and not exists (
-    select from ruvector.mirror_status s where s.mirror_id = (ruvector.collection_of(collection)).id and s.state = 'live')
-  then
-    select s.state || coalesce(': ' || nullif(s.reason, ''), '') into problem
-      from ruvector.mirror_status s where s.mirror_id = (ruvector.collection_of(collection)).id;
-    raise exception 'the index of collection "%" cannot answer yet: it is %', collection, coalesce(problem, 'new')
-      using errcode = '55000', hint = 'Let the sidecar build it first: ruvector run; ruvector status shows its progress.';
-  end if;
   return ruvector.set_cutover(collection, 'ramp', percent, reason);
 end
 $api_body$;
@@ -341,14 +327,7 @@ language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
-declare
-  c constant ruvector.collection := ruvector.collection_of(collection);
 begin
-  if (c.cutover_state, c.cutover_percent) not in (('ramp', 100), ('complete', 100)) then
-    raise exception 'the cutover of collection "%" is %, not at 100 %%', collection,
-      case c.cutover_state when 'off' then 'off' else format('at %s %%', c.cutover_percent) end
-      using errcode = '55000', hint = 'Let the index answer all searches for a while: SELECT ruvector_cutover(name, 100).';
-  end if;
   return ruvector.set_cutover(collection, 'complete', 100, reason);
 end
 $api_body$;

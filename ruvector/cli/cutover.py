@@ -10,8 +10,6 @@ import typer
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DryRunOption, DsnOption, FormatOption, read_call
 
-_COLUMNS = ("collection", "state", "percent", "changed_at", "changed_by", "reason")
-
 
 class Action(StrEnum):
     """What to do."""
@@ -46,7 +44,7 @@ def cutover(
             if call.as_json:
                 output.write_json({"command": "cutover", "action": action.value, **row})
             else:
-                output.write_facts((column, row[column]) for column in _COLUMNS)
+                output.write_facts(row.items())
             return
         if percent is not None:
             step = client.cutover(name, percent, reason=reason, dry_run=dry_run)

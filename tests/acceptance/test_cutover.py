@@ -1,5 +1,6 @@
 """Cutover: pgvector and the index share the searches of a collection, and a rollback holds for the next search."""
 
+import concurrent.futures
 import threading
 from collections import Counter
 
@@ -106,6 +107,19 @@ def test_a_step_that_is_not_committed_does_not_hold(database, items):
         other.execute("ROLLBACK")
         assert tiers(items, 2) == {"hot": 2}
         assert items.execute(STEPS).fetchall() == []
+
+
+def test_completing_does_not_undo_a_rollback_it_waited_for(database, items):
+    step(items, "ruvector_cutover", 100)
+    with database.connect() as other, concurrent.futures.ThreadPoolExecutor() as pool:
+        items.execute("BEGIN")
+        step(items, "ruvector_rollback")
+        late = pool.submit(refused, other, "SELECT ruvector_cutover_complete(%s)", (ITEMS.name,))
+        while not items.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            assert not late.done()
+        items.execute("COMMIT")
+        assert late.result().code == "55000"
+    assert tiers(items, 2) == {"pgvector": 2}
 
 
 def test_bad_steps_are_refused(database, items):
