@@ -108,6 +108,14 @@ EMBEDDED_PORT_TRIES = 8  # free ports tried when another program takes the chose
 EMBEDDED_LOG_BYTES = 4 * KIBIBYTE  # tail of the server's log shown with a failed start
 SOCKET_PATH_BYTES_MAX = 103  # sun_path of macOS less its final zero; Linux allows 107
 
+SHADOW_QUEUE_MAX = 256  # samples of searches that wait to be compared; more are counted as missed
+SHADOW_POLL_SECONDS = 0.2  # wait for a sample before the sidecar looks whether it is to stop
+SHADOW_STATEMENT_MS = 30_000  # for one search of a comparison: an exact scan of a large table ends here
+SHADOW_EXACT_SHARE = 0.2  # of the time may go into exact scans
+SHADOW_PAIRS_KEPT = 100_000  # of each collection; about 15 MiB
+SHADOW_TRIM_EVERY = 500  # pairs between two removals of older ones
+GUARD_SECONDS = 1.0  # between two looks at the guard of a collection
+
 ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by a pause that lets writers go first
 ATTACH_PAUSE_SECONDS = 0.5  # that pause
 VERIFY_SAMPLE_ROWS = 1_000  # rows that verify compares when nothing else is asked

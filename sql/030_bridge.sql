@@ -10,15 +10,17 @@ select coalesce('ruvector_link' = any (@dblink@.dblink_get_connections())
 $$;
 revoke all on function ruvector.is_linked(bigint) from public;
 
--- Open the session's connection to the sidecar, or open it anew: one from before a restart of the sidecar is stale.
-create or replace function ruvector.link() returns void
+-- Open a connection of the session to the sidecar, or open it anew: one from before a restart of the sidecar is stale.
+-- Samples of shadow traffic have one of their own, whose answers nobody waits for.
+drop function if exists ruvector.link();
+create or replace function ruvector.link(link text default 'ruvector_link') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   gate ruvector.gate;
 begin
-  if 'ruvector_link' = any (@dblink@.dblink_get_connections()) then
-    perform @dblink@.dblink_disconnect('ruvector_link');
+  if link = any (@dblink@.dblink_get_connections()) then
+    perform @dblink@.dblink_disconnect(link);
   end if;
   select g.* into gate from ruvector.gate g;
   if gate.host is null then
@@ -27,18 +29,19 @@ begin
   end if;
   begin
     -- Bound to the channel the login proves both sides to each other, without any authority for certificates.
-    perform @dblink@.dblink_connect('ruvector_link', format(
+    perform @dblink@.dblink_connect(link, format(
       'host=%s port=%s user=%s password=%s dbname=ruvector connect_timeout=2 application_name=ruvector_bridge '
       'gssencmode=disable keepalives_idle=10 tcp_user_timeout=5000 %s',
       gate.host, gate.port, gate.login, gate.password,
       case when gate.is_encrypted then 'sslmode=require channel_binding=require' else 'sslmode=prefer' end));
-    perform set_config('ruvector.linked_epoch', (select max(p.epoch)::text from ruvector.pulse p), false);
+    perform set_config(case link when 'ruvector_link' then 'ruvector.linked_epoch' else 'ruvector.sampled_epoch' end,
+                       (select max(p.epoch)::text from ruvector.pulse p), false);
   exception when sqlstate '08001' then
     raise exception 'the sidecar does not answer at %:%', gate.host, gate.port using errcode = '08001',
       detail = sqlerrm, hint = 'Start it with: ruvector run';
   end;
 end $$;
-revoke all on function ruvector.link() from public;
+revoke all on function ruvector.link(text) from public;
 
 -- How long ago the sidecar gave a sign of life; whatever the snapshot of the caller.
 create or replace function ruvector.silence() returns interval
@@ -152,3 +155,33 @@ select ruvector.call_as('admin', function_name, arguments,
   else 3600000 end)
 $$;
 revoke all on function ruvector.call_admin(text, jsonb) from public;
+
+-- Hand a search over to be compared in the background. It waits for no answer: where the sidecar has not taken the sample
+-- before, this one is left out. A search never fails because it is watched.
+create or replace function ruvector.sample(mirror int, query text, k int, ef int, filter jsonb) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  pulse record;
+begin
+  if pg_is_in_recovery() or octet_length(query) + coalesce(octet_length(filter::text), 0) > 1000000 then return; end if;
+  select max(p.epoch)::text as epoch, case when max(p.beat_at) is not null then ruvector.silence() end as silence into pulse
+    from ruvector.pulse p;
+  if ruvector.silence_problem(pulse.silence) is not null then return; end if;
+  if current_setting('ruvector.sampled_epoch', true) is distinct from pulse.epoch
+     or not coalesce('ruvector_sample' = any (@dblink@.dblink_get_connections()), false) then
+    perform ruvector.link('ruvector_sample');
+  elsif @dblink@.dblink_is_busy('ruvector_sample') = 1 then
+    return;
+  end if;
+  -- The answer to the sample before, and the end of it: libpq sends nothing until both are taken.
+  perform from @dblink@.dblink_get_result('ruvector_sample', false) as (kind text, key text, distance float8);
+  perform from @dblink@.dblink_get_result('ruvector_sample', false) as (kind text, key text, distance float8);
+  perform @dblink@.dblink_send_query('ruvector_sample', ruvector.signed('SAMPLE', jsonb_build_object(
+    'mirror', mirror, 'query', query, 'k', k, 'ef', ef, 'filter', filter,
+    'started', extract(epoch from pg_postmaster_start_time())::text,
+    'database', (select d.oid::bigint from pg_database d where d.datname = current_database()))::text));
+exception when others then
+  perform set_config('ruvector.sampled_epoch', '', false);
+end $$;
+revoke all on function ruvector.sample(int, text, int, int, jsonb) from public;

@@ -492,6 +492,7 @@ declare
   ranking_at timestamptz; ranked_at timestamptz;
   condition text; canonical jsonb; versions jsonb; sieve json; members text[]; plan text; is_pushed boolean;
   is_certain boolean; is_held boolean := false; obeyed text;   -- held back from the index by a cutover
+  is_sampled boolean := false;
   reason text; ids text[]; distances float8[]; answered text := 'ruvector';
 begin
   if k is null or k not between 1 and 10000 then
@@ -630,7 +631,7 @@ begin
       'rank_ms', extract(epoch from ranked_at - ranking_at) * 1000,
       'total_ms', extract(epoch from clock_timestamp() - started) * 1000));
     return;
-  end if;
+  end if;{cutover_sample}
   for place in 1 .. coalesce(cardinality(ids), 0) loop
     id := ids[place]; distance := distances[place]; score := {score}; engine := answered;
     return next;
@@ -638,12 +639,13 @@ begin
 end {quote_tag};
 revoke all on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) from public;
 revoke all on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[], float8) from public;
-grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) to ruvector_user;
-grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[], float8) to ruvector_user;
+grant execute on function ruvector.candidates_{id}({query_type}, int, int, boolean, json) to ruvector_user, ruvector_sidecar;
+grant execute on function ruvector.search_{id}({query_type}, int, int, jsonb, text, boolean, text[], float8)
+  to ruvector_user, ruvector_sidecar;
 $template$;
   parts := ruvector.query_parts(c, 'query', 'pool', dims_of, operator) || jsonb_build_object(
     'id', mirror, 'query_type', query_type, 'sent_form', sent_form, 'dims', c.dims, 'zero_check', zero_check,
-    'cutover_check', ruvector.cutover_check(c),
+    'cutover_check', ruvector.cutover_check(c), 'cutover_sample', ruvector.cutover_sample(c),
     'name_literal', quote_literal(c.name),
     -- Text of timestamps and dates depends on settings; the others do not, and a pinned setting costs time.
     'pinned', case when c.key_types && array['date', 'timestamp without time zone', 'timestamp with time zone']

@@ -26,6 +26,8 @@ select ruvector.api_keep_only($name$@api@$name$::regnamespace, array[
   'ruvector_search_batch',
   'ruvector_search_bits',
   'ruvector_search_sparse',
+  'ruvector_shadow_report',
+  'ruvector_shadow_start',
   'ruvector_simd_info',
   'ruvector_sub',
   'ruvector_unregister_collection',
@@ -293,12 +295,13 @@ revoke all on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.
 grant execute on function @api@.ruvector_cosine_distance(@vector@.vector, @vector@.vector) to ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover',
-  names => array['collection', 'percent', 'reason']::text[],
-  types => array['text', 'integer', 'text']::regtype[],
-  result => 'jsonb'::regtype, returns_rows => false, inputs => 3, defaults => 1);
+  names => array['collection', 'percent', 'guard', 'reason']::text[],
+  types => array['text', 'integer', 'jsonb', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 4, defaults => 2);
 create or replace function @api@.ruvector_cutover(
   collection text,
   percent integer,
+  guard jsonb default null,
   reason text default null
 )
 returns jsonb
@@ -307,12 +310,12 @@ set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
 begin
-  return ruvector.set_cutover(collection, 'ramp', percent, reason);
+  return ruvector.set_cutover(collection, 'ramp', percent, reason, null, ruvector.checked_guard(guard));
 end
 $api_body$;
-comment on function @api@.ruvector_cutover(text, integer, text) is
+comment on function @api@.ruvector_cutover(text, integer, jsonb, text) is
   'Let the index answer a share of all searches, in percent, and pgvector the others; return the step.';
-revoke all on function @api@.ruvector_cutover(text, integer, text) from public, ruvector_user;
+revoke all on function @api@.ruvector_cutover(text, integer, jsonb, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_complete',
   names => array['collection', 'reason']::text[],
@@ -336,8 +339,8 @@ comment on function @api@.ruvector_cutover_complete(text, text) is
 revoke all on function @api@.ruvector_cutover_complete(text, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_status',
-  names => array['name', 'collection', 'state', 'percent', 'changed_at', 'changed_by', 'reason']::text[],
-  types => array['text', 'text', 'text', 'integer', 'text', 'text', 'text']::regtype[],
+  names => array['name', 'collection', 'state', 'percent', 'changed_at', 'changed_by', 'reason', 'sample_rate', 'guard']::text[],
+  types => array['text', 'text', 'text', 'integer', 'text', 'text', 'text', 'real', 'jsonb']::regtype[],
   result => 'record'::regtype, returns_rows => true, inputs => 1, defaults => 1);
 create or replace function @api@.ruvector_cutover_status(
   name text default null
@@ -348,14 +351,17 @@ returns table (
   percent integer,
   changed_at text,
   changed_by text,
-  reason text
+  reason text,
+  sample_rate real,
+  guard jsonb
 )
 language sql stable parallel unsafe security invoker cost 100 rows 10
 set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
 select c.name, c.cutover_state, c.cutover_percent,
-       to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.changed_by, s.reason
+       to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.changed_by, s.reason, c.cutover_sample_rate,
+       c.cutover_guard
 from ruvector.collection c
 left join lateral (select z.at, z.changed_by, z.reason from ruvector.cutover_step z
                    where z.mirror_id = c.id order by z.id desc limit 1) s on true
@@ -895,6 +901,56 @@ comment on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integ
   'Return the k rows nearest to a sparse vector, nearest first; otherwise like ruvector_search.';
 revoke all on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[], double precision) from public, ruvector_user;
 grant execute on function @api@.ruvector_search_sparse(text, @vector@.sparsevec, integer, jsonb, text, text[], double precision) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_shadow_report',
+  names => array['collection', 'since']::text[],
+  types => array['text', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 2, defaults => 1);
+create or replace function @api@.ruvector_shadow_report(
+  collection text,
+  since text default null
+)
+returns jsonb
+language plpgsql stable parallel unsafe security invoker cost 100
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+  statistics constant jsonb := ruvector.shadow_statistics(c.id, coalesce(since::timestamptz, ruvector.cutover_since(c.id)));
+  guard constant jsonb := case when c.cutover_state = 'ramp' then c.cutover_guard else ruvector.checked_guard(null) end;
+begin
+  return jsonb_build_object('collection', c.name, 'state', c.cutover_state, 'percent', c.cutover_percent,
+    'sample_rate', c.cutover_sample_rate, 'guard', guard, 'breaches', ruvector.guard_breaches(statistics, guard)) || statistics;
+end
+$api_body$;
+comment on function @api@.ruvector_shadow_report(text, text) is
+  'Tell how index and pgvector compare since a time, or since the latest step, with 95 % intervals.';
+revoke all on function @api@.ruvector_shadow_report(text, text) from public, ruvector_user;
+grant execute on function @api@.ruvector_shadow_report(text, text) to ruvector_user;
+
+select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_shadow_start',
+  names => array['collection', 'sample_rate', 'reason']::text[],
+  types => array['text', 'real', 'text']::regtype[],
+  result => 'boolean'::regtype, returns_rows => false, inputs => 3, defaults => 2);
+create or replace function @api@.ruvector_shadow_start(
+  collection text,
+  sample_rate real default 0.05,
+  reason text default null
+)
+returns boolean
+language plpgsql volatile parallel unsafe security invoker cost 100
+set search_path = pg_catalog, pg_temp
+as $api_body$
+-- ruvector api function
+begin
+  perform ruvector.set_cutover(collection, 'shadow', 0, reason, coalesce(sample_rate, 0.05));
+  return true;
+end
+$api_body$;
+comment on function @api@.ruvector_shadow_start(text, real, text) is
+  'Let pgvector answer all searches, and compare a share of them with the index in the background.';
+revoke all on function @api@.ruvector_shadow_start(text, real, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_simd_info',
   names => array[]::text[],

@@ -103,6 +103,10 @@ class MemoryBackend:
         self.payloads.append(payload)
         return RowSet(CALL_COLUMNS, [("v", payload[64:].decode(), None)])
 
+    def rpc_sample(self, payload):
+        self.payloads.append(payload)
+        return RowSet(CALL_COLUMNS, [])
+
     def describe(self, function):
         if function not in SIGNATURES:
             raise FunctionNotFound(f"function {function} does not exist")

@@ -21,9 +21,9 @@ Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | None"
 class Access(StrEnum):
     """What a login may do."""
 
-    BRIDGE = "bridge"  # the database's own connection: SEARCH and CALL only
+    BRIDGE = "bridge"  # the database's own connection: SEARCH, CALL and SAMPLE only
     USER = "user"  # functions declared with access="user"
-    ADMIN = "admin"  # every function, SEARCH and CALL
+    ADMIN = "admin"  # every function, SEARCH, CALL and SAMPLE
 
 
 class Column(NamedTuple):
@@ -143,6 +143,10 @@ class Backend(Protocol):
 
         Each row is one document of JSON: ("v", document, None).
         """
+        ...
+
+    def rpc_sample(self, payload: bytes) -> RowSet:
+        """Take ``SAMPLE <mac><json>``, a search to compare in the background; return CALL_COLUMNS without rows."""
         ...
 
     def describe(self, function: str) -> Signature:

@@ -64,11 +64,13 @@ class Dispatcher:
         self._builtins = builtins
 
     def remote(self, kind: Remote, payload: bytes, cancel: CancelFlag) -> RowSet:
-        """Run SEARCH or CALL; raise PermissionDenied for a login that is neither the bridge nor an administrator."""
+        """Run a private statement; PermissionDenied for a login that is neither the bridge nor an administrator."""
         if self._access is Access.USER:
             raise PermissionDenied(f"{kind} is reserved for the bridge of the database")
         if kind is Remote.SEARCH:
             return self._backend.rpc_search(payload, cancel)
+        if kind is Remote.SAMPLE:
+            return self._backend.rpc_sample(payload)
         return self._backend.rpc_call(payload, cancel)
 
     def run(self, statement: Statement, parameters: Sequence[Value], cancel: CancelFlag) -> RowSet:
@@ -119,12 +121,12 @@ class Dispatcher:
 
     def _signature(self, call: Call) -> Signature:
         if self._access is Access.BRIDGE:
-            raise PermissionDenied("the bridge of the database may use SEARCH and CALL only")
+            raise PermissionDenied("the bridge of the database may use SEARCH, CALL and SAMPLE only")
         return self._backend.describe(call.function)
 
     def _call(self, call: Call, parameters: Sequence[Value], cancel: CancelFlag) -> RowSet:
         if self._access is Access.BRIDGE:
-            raise PermissionDenied("the bridge of the database may use SEARCH and CALL only")
+            raise PermissionDenied("the bridge of the database may use SEARCH, CALL and SAMPLE only")
         arguments = [self._evaluate(each, parameters) for each in call.arguments]
         named = {name: self._evaluate(each, parameters) for name, each in call.named}
         limit = None if call.limit is None else _row_limit(self._evaluate(call.limit, parameters))

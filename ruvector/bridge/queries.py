@@ -21,6 +21,7 @@ from ruvector.limits import HELD_BYTES_MAX, PORTALS_MAX, PREPARED_STATEMENTS_MAX
 
 _SEARCH: Final = b"SEARCH "
 _CALL: Final = b"CALL "
+_SAMPLE: Final = b"SAMPLE "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ class Queries:
             return
         if body.startswith(_CALL) and body[-1] == 0:
             self._remote(Remote.CALL, body[len(_CALL) : -1])
+            return
+        if body.startswith(_SAMPLE) and body[-1] == 0:
+            self._remote(Remote.SAMPLE, body[len(_SAMPLE) : -1])
             return
         self.label = "query"
         statements = parse(codec.parse_query(body))

@@ -106,11 +106,12 @@ class Remote(StrEnum):
 
     SEARCH = "SEARCH"
     CALL = "CALL"
+    SAMPLE = "SAMPLE"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteCall:
-    """``SEARCH <mac><json>`` or ``CALL <mac><json>``."""
+    """``SEARCH <mac><fields>``, ``CALL <mac><json>`` or ``SAMPLE <mac><json>``."""
 
     kind: Remote
     payload: bytes

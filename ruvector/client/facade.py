@@ -280,15 +280,45 @@ class Client:
 
     # ---- cutover -------------------------------------------------------------------------------------------------
 
-    def cutover(
-        self, collection: str, percent: int, *, reason: str | None = None, dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Let the index answer this share of all searches, in percent, and pgvector the others; return the step.
+    def shadow_start(
+        self, collection: str, sample_rate: float = 0.05, *, reason: str | None = None, dry_run: bool = False
+    ) -> bool:
+        """Let pgvector answer all searches, and compare this share of them with the index in the background.
 
         Raises:
             DatabaseError: 55000, the index is not live.
         """
-        values = {"collection": collection, "percent": percent, "reason": reason}
+        values = {"collection": collection, "sample_rate": sample_rate, "reason": reason}
+        with self.connection.transaction(force_rollback=dry_run):
+            return bool(self._one("shadow_start", values)["started"])
+
+    def shadow_report(self, collection: str, *, since: str | None = None) -> dict[str, Any]:
+        """Return how index and pgvector compare since a time (ISO 8601), or since the latest step."""
+        return dict(self._one("shadow_report", {"collection": collection, "since": since})["report"])
+
+    def cutover(
+        self,
+        collection: str,
+        percent: int,
+        guard: Mapping[str, float] | None = None,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Let the index answer this share of all searches, in percent, and pgvector the others; return the step.
+
+        Where a sample of the searches breaks the guard (min_recall, max_p99_ratio, max_error_rate; None for the usual
+        one, {} for none), the sidecar rolls back by itself.
+
+        Raises:
+            DatabaseError: 55000, the index is not live; 22023, there is no such guard.
+        """
+        values = {
+            "collection": collection,
+            "percent": percent,
+            "guard": None if guard is None else json.dumps(dict(guard)),
+            "reason": reason,
+        }
         return self._step("cutover", values, dry_run=dry_run)
 
     def cutover_complete(self, collection: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, Any]:

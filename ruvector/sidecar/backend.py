@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from ruvector.mirror.apply import key_texts
 from ruvector.mirror.state import Mirror
 from ruvector.mirror.worker import MirrorWorker
 from ruvector.sidecar.answers import Secrets, answer_search
+from ruvector.sidecar.shadow import Sample
 from ruvector.snapshot import Snapshot
 from ruvector.sparse import SparseVectors
 from ruvector.surface import registry
@@ -163,8 +164,17 @@ class ProductContext:
 class ProductBackend:
     """Implements the endpoint's Backend protocol; every method may be called from many threads."""
 
-    def __init__(self, workers: Workers, *, secrets: Secrets, logins: Sequence[Login], clock: Clock) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        secrets: Secrets,
+        logins: Sequence[Login],
+        clock: Clock,
+        offer_sample: Callable[[Sample], None],
+    ) -> None:
         self._workers = workers
+        self._offer_sample = offer_sample
         self._secrets = secrets
         self._clock = clock
         self._logins = {login.name: login for login in logins}
@@ -190,6 +200,14 @@ class ProductBackend:
             str(request["function"]), ProductContext(self._workers, cancel=cancel), request["arguments"], access=access
         )
         return RowSet(CALL_COLUMNS, [("v", document, None) for document in documents])
+
+    def rpc_sample(self, payload: bytes) -> RowSet:
+        """Take a signed search to compare, unless a clone of the database sent it."""
+        sample = Sample.parse(self._secrets.open(payload))
+        mirror = self._workers.by_id().get(sample.mirror_id)
+        if mirror is not None and mirror.database == sample.database:
+            self._offer_sample(sample)
+        return RowSet(CALL_COLUMNS, [])
 
     def describe(self, function: str) -> Signature:
         """Return the signature of a function."""

@@ -32,6 +32,7 @@ from ruvector.mirror.worker import MirrorWorker, WorkerSettings
 from ruvector.sidecar.answers import Secrets
 from ruvector.sidecar.backend import ProductBackend, new_login
 from ruvector.sidecar.lease import Lease
+from ruvector.sidecar.shadow import ShadowTraffic
 from ruvector.store.writer import remove_folder
 from ruvector.values import Collection
 
@@ -97,6 +98,7 @@ class Sidecar:
         self._connection: db.Connection | None = None
         self._advertised = parse_address(settings.advertise, port=0) if settings.advertise is not None else None
         self._lease = Lease(settings.dsn, name=settings.name, clock=self._clock)
+        self._shadow = ShadowTraffic(settings.dsn, clock=self._clock)
         self._served_epoch = 0
         self._folder_lock: int | None = None
         systems.load()
@@ -121,6 +123,7 @@ class Sidecar:
         collections = self._prepare()
         self._endpoint = Server(self._backend(), self._settings.listen, clock=self._clock, tls=self._tls())
         self._endpoint.start()
+        self._shadow.start()
         self._lease.start()
         self._follow_lease()
         self._reconcile(collections)
@@ -132,6 +135,7 @@ class Sidecar:
         self._stop.set()
         if self._supervisor is not None:
             self._supervisor.join()
+        self._shadow.stop()
         for worker in self._workers.all():
             worker.stop()
         self._lease.stop()
@@ -227,7 +231,11 @@ class Sidecar:
             new_login(self._settings.client_login, Access.ADMIN, self.client_password()),
         ]
         return ProductBackend(
-            self._workers, secrets=Secrets(bytes(inner_key), bytes(outer_key)), logins=logins, clock=self._clock
+            self._workers,
+            secrets=Secrets(bytes(inner_key), bytes(outer_key)),
+            logins=logins,
+            clock=self._clock,
+            offer_sample=self._shadow.offer,
         )
 
     def client_password(self) -> str:

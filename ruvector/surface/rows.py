@@ -42,7 +42,10 @@ class CollectionRow:
 
 @dataclass(frozen=True, slots=True)
 class CutoverRow:
-    """Who answers the searches of one collection; the last three are NULL before the first step; times are UTC."""
+    """Who answers the searches of one collection; changed_at, changed_by and reason (of the latest step) may be NULL.
+
+    Times are UTC. sample_rate and guard hold in the states shadow and ramp.
+    """
 
     collection: Text
     state: Text
@@ -50,6 +53,8 @@ class CutoverRow:
     changed_at: Text | None
     changed_by: Text | None
     reason: Text | None
+    sample_rate: Real
+    guard: Jsonb
 
 
 @dataclass(frozen=True, slots=True)

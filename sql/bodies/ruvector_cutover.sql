@@ -1,3 +1,3 @@
 begin
-  return ruvector.set_cutover(collection, 'ramp', percent, reason);
+  return ruvector.set_cutover(collection, 'ramp', percent, reason, null, ruvector.checked_guard(guard));
 end

@@ -92,7 +92,15 @@ SELECT {api}.ruvector_simd_info();
 
 -- name: cutover
 -- Let the index answer a share of all searches.
-SELECT {api}.ruvector_cutover(%(collection)s, %(percent)s::int, reason => %(reason)s) AS step;
+SELECT {api}.ruvector_cutover(%(collection)s, %(percent)s::int, %(guard)s::text::jsonb, reason => %(reason)s) AS step;
+
+-- name: shadow_start
+-- Let pgvector answer, and compare a share of the searches.
+SELECT {api}.ruvector_shadow_start(%(collection)s, %(sample_rate)s::real, reason => %(reason)s) AS started;
+
+-- name: shadow_report
+-- How the two compare.
+SELECT {api}.ruvector_shadow_report(%(collection)s, %(since)s::text) AS report;
 
 -- name: cutover_complete
 -- Let the index answer, for good.

@@ -1,5 +1,7 @@
 """ruvector cutover."""
 
+import time
+
 import pytest
 
 
@@ -32,3 +34,44 @@ def test_refusals_say_what_to_do(attached):
     refused = attached("cutover", "items_embedding", "complete")
     assert refused.code == 1
     assert "is off, not at 100 %" in refused.err
+
+
+def test_shadow_is_started_and_reported(attached, database, sidecar):
+    sidecar.wait_live("items_embedding")
+    started = attached("cutover", "items_embedding", "shadow", "--sample-rate", "1")
+    assert (started.code, started.out) == (0, "items_embedding: from complete (100 %) to shadow (0 %)\n")
+    with database.connect() as connection:
+        for _ in range(30):
+            connection.execute(
+                "SELECT * FROM ruvector_search('items_embedding', (SELECT embedding FROM items LIMIT 1))"
+            ).fetchall()
+            if connection.execute("SELECT count(*) FROM ruvector.shadow_pair").fetchone()[0]:
+                break
+            time.sleep(0.05)
+    report = ("cutover", "items_embedding", "report")
+    found = attached.json(*report)
+    assert found["n"] >= 1
+    assert found["breaches"] == []
+    shown = attached(*report).out
+    assert "recall@k ruvector" in shown
+    assert "nothing" in shown
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO ruvector.shadow_pair (mirror_id, k, is_filtered, missed, problem, pgvector_ms)"
+            " SELECT id, 10, false, 0, 'no answer', 1 FROM ruvector.collection, generate_series(1, 40)"
+        )
+    broken = attached(*report)
+    assert broken.code == 3
+    assert "no answer" in broken.out
+
+
+def test_options_belong_to_their_actions(attached):
+    for wrong in (
+        ["status", "--sample-rate", "1"],
+        ["ramp"],
+        ["complete", "--guard", "{}"],
+        ["shadow", "--since", "x"],
+    ):
+        assert attached("cutover", "items_embedding", *wrong).code == 2
+    for guard in ("no", "[]"):
+        assert attached("cutover", "items_embedding", "ramp", "5", "--guard", guard).code == 2

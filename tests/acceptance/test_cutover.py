@@ -84,8 +84,8 @@ def test_steps_are_ordered_and_written_down(items):
     me = items.execute("SELECT session_user").fetchone()[0]
     step(items, "ruvector_rollback")
     assert refused(items, "SELECT ruvector_cutover_complete(%s)", (ITEMS.name,)).code == "55000"
-    step(items, "ruvector_cutover", 10, "evening")
-    step(items, "ruvector_cutover", 10, "again")
+    step(items, "ruvector_cutover", 10, None, "evening")
+    step(items, "ruvector_cutover", 10, None, "again")
     assert refused(items, "SELECT ruvector_cutover_complete(%s)", (ITEMS.name,)).code == "55000"
     step(items, "ruvector_cutover", 100)
     step(items, "ruvector_cutover_complete", "all well")

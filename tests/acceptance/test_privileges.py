@@ -143,7 +143,7 @@ def test_rights_in_the_schema_are_a_closed_list(admin):
         " WHERE c.relnamespace = 'ruvector'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')"
         " AND has_table_privilege('ruvector_user', c.oid, p.privilege) ORDER BY 1"
     ).fetchall()
-    readable = ["collection", "cutover_step", "instance", "mirror_status"]
+    readable = ["collection", "cutover_step", "instance", "mirror_status", "shadow_pair"]
     assert tables == [(name, "select") for name in readable]
     functions = admin.execute(
         "SELECT DISTINCT regexp_replace(p.proname, '_[0-9]+$', '_N') FROM pg_proc p"
@@ -152,9 +152,10 @@ def test_rights_in_the_schema_are_a_closed_list(admin):
     ).fetchall()
     computing = {function.name for function in registry.functions() if function.home == "ruvector"}
     assert [row[0] for row in functions if row[0] not in computing] == [
-        "call", "candidates_N", "collection_of", "deadline_ms", "filter_condition", "filter_node", "filter_parts",
-        "filter_pinned_texts", "filter_sql", "filter_texts", "filter_value", "filter_values", "score",
-        "search_N", "setting", "setting_int", "table_problem",
+        "call", "candidates_N", "checked_guard", "collection_of", "cutover_since", "deadline_ms", "filter_condition",
+        "filter_node", "filter_parts", "filter_pinned_texts", "filter_sql", "filter_texts", "filter_value",
+        "filter_values", "guard_breaches", "mean_interval", "quantile_interval", "sample", "score", "search_N",
+        "setting", "setting_int", "shadow_statistics", "share_interval", "table_problem",
     ]  # fmt: skip
     public = admin.execute(
         "SELECT p.proname::text FROM pg_proc p WHERE (p.pronamespace = 'ruvector'::regnamespace"

@@ -1,3 +1,3 @@
-"""What cutover keeps in the database: the state, beside the collection, and every step."""
+"""What cutover keeps in the database: the state, beside the collection, every step, and what was compared."""
 
-TABLES: tuple[str, ...] = ("ruvector.collection", "ruvector.cutover_step")
+TABLES: tuple[str, ...] = ("ruvector.collection", "ruvector.cutover_step", "ruvector.shadow_pair")
