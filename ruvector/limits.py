@@ -114,6 +114,7 @@ SHADOW_STATEMENT_MS = 30_000  # for one search of a comparison: an exact scan of
 SHADOW_EXACT_SHARE = 0.2  # of the time may go into exact scans
 SHADOW_PAIRS_KEPT = 100_000  # of each collection; about 15 MiB
 SHADOW_TRIM_EVERY = 500  # pairs between two removals of older ones
+REBUILD_RETRY_SECONDS = 60.0  # before pgvector's index is tried again that could not be built
 GUARD_SECONDS = 1.0  # between two looks at the guard of a collection
 
 ATTACH_TRIES = 30  # waits of 2 s for the lock on a busy table, each followed by a pause that lets writers go first

@@ -264,3 +264,40 @@ begin
 end $$;
 revoke all on function ruvector.cutover_check(ruvector.collection), ruvector.cutover_sample(ruvector.collection),
   ruvector.set_cutover(text, text, int, text, real, jsonb), ruvector.check_guard(int) from public;
+
+-- Drop the valid indexes of pgvector that serve the metric of a collection, their definitions saved first; return each with
+-- its bytes and how often it was used. Other indexes of the column serve other queries, and stay.
+create or replace function ruvector.drop_pgvector_indexes(collection text) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+  c constant ruvector.collection := ruvector.collection_of(collection);
+  old record;
+  dropped jsonb := '[]';
+begin
+  for old in
+    select i.oid, i.relname, n.nspname, pg_get_indexdef(i.oid) as definition, t.spcname, i.relkind = 'I' as is_partitioned,
+      greatest(pg_relation_size(i.oid), (select sum(pg_relation_size(p.relid)) from pg_partition_tree(i.oid) p)) as bytes,
+      coalesce(s.idx_scan, 0) as scans
+    from pg_index x
+    join pg_class i on i.oid = x.indexrelid
+    join pg_namespace n on n.oid = i.relnamespace
+    join pg_am m on m.oid = i.relam
+    join pg_opclass o on o.oid = x.indclass[0]
+    join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+    left join pg_tablespace t on t.oid = i.reltablespace
+    left join pg_stat_all_indexes s on s.indexrelid = i.oid
+    where x.indrelid = c.table_oid and a.attname = c.column_name and x.indisvalid and m.amname in ('hnsw', 'ivfflat')
+      and o.opcname = format('%s_%s_ops', c.vector_type, c.metric)
+    order by i.oid
+  loop
+    insert into ruvector.dropped_index (mirror_id, collection, table_schema, index_name, definition, tablespace,
+                                        is_partitioned, bytes)
+    values (c.id, c.name, old.nspname, old.relname, old.definition, old.spcname, old.is_partitioned, old.bytes);
+    execute format('drop index %I.%I', old.nspname, old.relname);
+    dropped := dropped || jsonb_build_object('index', format('%I.%I', old.nspname, old.relname), 'bytes', old.bytes,
+                                             'scans', old.scans);
+  end loop;
+  return dropped;
+end $$;
+revoke all on function ruvector.drop_pgvector_indexes(text) from public;

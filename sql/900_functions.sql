@@ -318,11 +318,12 @@ comment on function @api@.ruvector_cutover(text, integer, jsonb, text) is
 revoke all on function @api@.ruvector_cutover(text, integer, jsonb, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_complete',
-  names => array['collection', 'reason']::text[],
-  types => array['text', 'text']::regtype[],
-  result => 'jsonb'::regtype, returns_rows => false, inputs => 2, defaults => 1);
+  names => array['collection', 'drop_pgvector_index', 'reason']::text[],
+  types => array['text', 'boolean', 'text']::regtype[],
+  result => 'jsonb'::regtype, returns_rows => false, inputs => 3, defaults => 2);
 create or replace function @api@.ruvector_cutover_complete(
   collection text,
+  drop_pgvector_index boolean default false,
   reason text default null
 )
 returns jsonb
@@ -330,17 +331,22 @@ language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
+declare
+  step jsonb := ruvector.set_cutover(collection, 'complete', 100, reason);
 begin
-  return ruvector.set_cutover(collection, 'complete', 100, reason);
+  if drop_pgvector_index then
+    step := step || jsonb_build_object('dropped', ruvector.drop_pgvector_indexes(collection));
+  end if;
+  return step;
 end
 $api_body$;
-comment on function @api@.ruvector_cutover_complete(text, text) is
+comment on function @api@.ruvector_cutover_complete(text, boolean, text) is
   'End a cutover that stands at 100 %: the index answers, and searches no longer ask; return the step.';
-revoke all on function @api@.ruvector_cutover_complete(text, text) from public, ruvector_user;
+revoke all on function @api@.ruvector_cutover_complete(text, boolean, text) from public, ruvector_user;
 
 select ruvector.api_make_way($name$@api@$name$::regnamespace, 'ruvector_cutover_status',
-  names => array['name', 'collection', 'state', 'percent', 'changed_at', 'changed_by', 'reason', 'sample_rate', 'guard']::text[],
-  types => array['text', 'text', 'text', 'integer', 'text', 'text', 'text', 'real', 'jsonb']::regtype[],
+  names => array['name', 'collection', 'state', 'percent', 'changed_at', 'changed_by', 'reason', 'sample_rate', 'guard', 'indexes_dropped']::text[],
+  types => array['text', 'text', 'text', 'integer', 'text', 'text', 'text', 'real', 'jsonb', 'integer']::regtype[],
   result => 'record'::regtype, returns_rows => true, inputs => 1, defaults => 1);
 create or replace function @api@.ruvector_cutover_status(
   name text default null
@@ -353,7 +359,8 @@ returns table (
   changed_by text,
   reason text,
   sample_rate real,
-  guard jsonb
+  guard jsonb,
+  indexes_dropped integer
 )
 language sql stable parallel unsafe security invoker cost 100 rows 10
 set search_path = pg_catalog, pg_temp
@@ -361,7 +368,7 @@ as $api_body$
 -- ruvector api function
 select c.name, c.cutover_state, c.cutover_percent,
        to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.changed_by, s.reason, c.cutover_sample_rate,
-       c.cutover_guard
+       c.cutover_guard, (select count(*)::int from ruvector.dropped_index d where d.mirror_id = c.id)
 from ruvector.collection c
 left join lateral (select z.at, z.changed_by, z.reason from ruvector.cutover_step z
                    where z.mirror_id = c.id order by z.id desc limit 1) s on true
@@ -1006,8 +1013,15 @@ language plpgsql volatile parallel unsafe security invoker cost 100
 set search_path = pg_catalog, pg_temp
 as $api_body$
 -- ruvector api function
+declare
+  c constant ruvector.collection := ruvector.collection_of(name);
+  gone record;
 begin
-  perform ruvector.drop_mirror((ruvector.collection_of(name)).id);
+  for gone in select d.index_name, d.definition from ruvector.dropped_index d where d.mirror_id = c.id order by d.id loop
+    raise warning 'index "%" was dropped when the cutover was completed, and is not built again', gone.index_name
+      using hint = gone.definition;
+  end loop;
+  perform ruvector.drop_mirror(c.id);
   return true;
 end
 $api_body$;

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alembic.operations import MigrateOperation, Operations
-from sqlalchemy import Integer, Text, cast, func, literal, null, select
+from sqlalchemy import REAL, Float, Integer, Text, cast, false, func, literal, null, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
 from ruvector.alembic.script import execute, execute_text
@@ -225,6 +225,74 @@ class ConfigureOp(_Operation):
         return ConfigureOp(self.name, self.existing_columns, existing_columns=self.columns)
 
 
+@Operations.register_operation("ruvector_cutover")
+class CutoverOp(_Operation):
+    """Take one step of a cutover."""
+
+    word = "ruvector_cutover"
+
+    def __init__(
+        self,
+        name: str,
+        to: int | Literal["shadow", "complete"],
+        *,
+        guard: Mapping[str, float] | None = None,
+        sample_rate: float = 0.05,
+        reason: str | None = None,
+    ) -> None:
+        if isinstance(to, str) and to not in ("shadow", "complete"):
+            raise InvalidParameter(
+                f"a cutover goes to a percentage, to 'shadow' or to 'complete', not to {to!r}",
+                hint="The way back is op.ruvector_rollback(name).",
+            )
+        self.name = name
+        self.to = to
+        self.guard = None if guard is None else dict(guard)
+        self.sample_rate = sample_rate
+        self.reason = reason
+
+    @classmethod
+    def ruvector_cutover(
+        cls,
+        operations: Operations,
+        name: str,
+        to: int | Literal["shadow", "complete"],
+        *,
+        guard: Mapping[str, float] | None = None,
+        sample_rate: float = 0.05,
+        reason: str | None = None,
+    ) -> None:
+        """Let the index answer `to` percent of the searches, or go to "shadow" or "complete"."""
+        operations.invoke(cls(name, to, guard=guard, sample_rate=sample_rate, reason=reason))
+
+    def reverse(self) -> RollbackOp:
+        """Return the way back."""
+        return RollbackOp(self.name)
+
+
+@Operations.register_operation("ruvector_rollback")
+class RollbackOp(_Operation):
+    """Give all searches back to pgvector."""
+
+    word = "ruvector_rollback"
+
+    def __init__(self, name: str, *, reason: str | None = None) -> None:
+        self.name = name
+        self.reason = reason
+
+    @classmethod
+    def ruvector_rollback(cls, operations: Operations, name: str, *, reason: str | None = None) -> None:
+        """Let pgvector answer all searches again, once the migration has committed."""
+        operations.invoke(cls(name, reason=reason))
+
+    def reverse(self) -> CutoverOp:
+        """Raise: the state before is not known."""
+        raise InvalidParameter(
+            f'ruvector_rollback("{self.name}") does not know the state that was there before',
+            hint="Write op.ruvector_cutover(...) into the downgrade.",
+        )
+
+
 @Operations.implementation_for(InstallOp)
 def _install(operations: Operations, operation: InstallOp) -> None:
     # Imported here: it needs alembic.command, which is not there yet while Alembic loads its plug-ins.
@@ -267,6 +335,26 @@ def _detach(operations: Operations, operation: DetachOp) -> None:
 def _configure(operations: Operations, operation: ConfigureOp) -> None:
     names = cast(array([literal(str(name), Text) for name in operation.columns], type_=Text), ARRAY(Text))
     execute(operations, select(func.ruvector.set_filter_columns(operation.name, names)))
+
+
+@Operations.implementation_for(CutoverOp)
+def _cutover(operations: Operations, operation: CutoverOp) -> None:
+    name, reason = operation.name, cast(literal(operation.reason, Text), Text)
+    if operation.to == "shadow":
+        call = func.ruvector_shadow_start(name, cast(literal(operation.sample_rate, Float), REAL), reason)
+    elif operation.to == "complete":
+        call = func.ruvector_cutover_complete(name, false(), reason)
+    else:
+        guard = None if operation.guard is None else json.dumps(operation.guard)
+        call = func.ruvector_cutover(
+            name, literal(operation.to, Integer), cast(cast(literal(guard, Text), Text), JSONB), reason
+        )
+    execute(operations, select(call))
+
+
+@Operations.implementation_for(RollbackOp)
+def _rollback(operations: Operations, operation: RollbackOp) -> None:
+    execute(operations, select(func.ruvector_rollback(operation.name, cast(literal(operation.reason, Text), Text))))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from ruvector import db, limits
 from ruvector.capture.collections import load_collections
+from ruvector.capture.indexes import rebuild_indexes
 from ruvector.client.names import ColumnName, parse_column
 from ruvector.clock import Clock, SystemClock
 from ruvector.errors import (
@@ -321,9 +322,29 @@ class Client:
         }
         return self._step("cutover", values, dry_run=dry_run)
 
-    def cutover_complete(self, collection: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, Any]:
-        """End a cutover that stands at 100 percent; return the step."""
-        return self._step("cutover_complete", {"collection": collection, "reason": reason}, dry_run=dry_run)
+    def cutover_complete(
+        self, collection: str, *, drop_pgvector_index: bool = False, reason: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """End a cutover that stands at 100 percent; return the step.
+
+        drop_pgvector_index frees the space of pgvector's indexes for the metric: the step then has "dropped", a list of
+        index, bytes and scans. They are built again after a rollback, by the sidecar or by `rebuild_indexes`.
+
+        Raises:
+            DatabaseError: 55000, it does not stand at 100 percent; 55P03, the table stayed locked.
+        """
+        values = {"collection": collection, "drop": drop_pgvector_index, "reason": reason}
+        if drop_pgvector_index and not dry_run:
+            return dict(self._with_patience("cutover_complete", values, on_wait=None))
+        return self._step("cutover_complete", values, dry_run=dry_run)
+
+    def rebuild_indexes(self, collection: str) -> list[str] | None:
+        """Build the indexes again that a completed cutover dropped; return them, None while somebody else builds.
+
+        They are built CONCURRENTLY, which may take as long as the first time. The role must own the table. Nothing is
+        built while the collection is complete.
+        """
+        return rebuild_indexes(self.connection, name=collection)
 
     def rollback(self, collection: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, Any]:
         """Let pgvector answer all searches, from the next one on in every session; return the step."""

@@ -32,6 +32,7 @@ from ruvector.mirror.worker import MirrorWorker, WorkerSettings
 from ruvector.sidecar.answers import Secrets
 from ruvector.sidecar.backend import ProductBackend, new_login
 from ruvector.sidecar.lease import Lease
+from ruvector.sidecar.rebuild import IndexRebuilder
 from ruvector.sidecar.shadow import ShadowTraffic
 from ruvector.store.writer import remove_folder
 from ruvector.values import Collection
@@ -99,6 +100,7 @@ class Sidecar:
         self._advertised = parse_address(settings.advertise, port=0) if settings.advertise is not None else None
         self._lease = Lease(settings.dsn, name=settings.name, clock=self._clock)
         self._shadow = ShadowTraffic(settings.dsn, clock=self._clock)
+        self._rebuilder = IndexRebuilder(settings.dsn, clock=self._clock)
         self._served_epoch = 0
         self._folder_lock: int | None = None
         systems.load()
@@ -136,6 +138,7 @@ class Sidecar:
         if self._supervisor is not None:
             self._supervisor.join()
         self._shadow.stop()
+        self._rebuilder.stop()
         for worker in self._workers.all():
             worker.stop()
         self._lease.stop()
@@ -292,6 +295,8 @@ class Sidecar:
                     self._adopt()
                 self._follow_lease()
                 self._reconcile(load_collections(self._connection))
+                if self._served_epoch:
+                    self._rebuilder.poll(self._connection)
             except (DatabaseUnreachable, DatabaseError) as error:
                 logger.warning("the registrations cannot be read: %s", error.message)
                 if self._connection is not None:

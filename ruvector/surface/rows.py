@@ -44,7 +44,8 @@ class CollectionRow:
 class CutoverRow:
     """Who answers the searches of one collection; changed_at, changed_by and reason (of the latest step) may be NULL.
 
-    Times are UTC. sample_rate and guard hold in the states shadow and ramp.
+    Times are UTC. sample_rate and guard hold in the states shadow and ramp. indexes_dropped counts those of pgvector
+    that a completed cutover dropped and that are not built again yet.
     """
 
     collection: Text
@@ -55,6 +56,7 @@ class CutoverRow:
     reason: Text | None
     sample_rate: Real
     guard: Jsonb
+    indexes_dropped: Int4
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ SELECT {api}.ruvector_shadow_report(%(collection)s, %(since)s::text) AS report;
 
 -- name: cutover_complete
 -- Let the index answer, for good.
-SELECT {api}.ruvector_cutover_complete(%(collection)s, reason => %(reason)s) AS step;
+SELECT {api}.ruvector_cutover_complete(%(collection)s, %(drop)s, reason => %(reason)s) AS step;
 
 -- name: rollback
 -- Let pgvector answer again.

@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
 import ruvector
 from ruvector.alembic import plugin
+from ruvector.alembic.collection_operations import CutoverOp
 from ruvector.errors import InvalidParameter
 from ruvector.sqlalchemy import BIT, HALFVEC, VECTOR, Collection
 
@@ -265,6 +266,27 @@ def test_operations_do_the_same_online_and_offline(new_project, bare_database, o
         project.downgrade()
     assert project.rows("SELECT to_regnamespace('ruvector')::text, to_regclass('items')::text") == [(None, "items")]
     assert project.indexes() == {}
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_cutover_goes_there_and_back(new_project, database, items, offline):
+    steps = """op.ruvector_rollback("items_embedding")
+op.ruvector_cutover("items_embedding", 0, guard={"min_recall": 0.9}, reason="it's 100%")"""
+    with database.connect() as connection:
+        connection.execute("SELECT ruvector_register_collection('items_embedding', 'public', 'items', 'embedding')")
+        project = new_project(database, shop(index=False, collection=False))
+        project.revision("ramp", steps, 'op.ruvector_rollback("items_embedding", reason="back")')
+        state = "SELECT state, percent, reason, guard FROM ruvector_cutover_status()"
+        if offline:
+            run_script(database, project.sql())
+        else:
+            project.upgrade()
+        assert connection.execute(state).fetchone() == ("ramp", 0, "it's 100%", {"min_recall": 0.9})
+        project.downgrade()
+        assert connection.execute(state).fetchone()[:3] == ("off", 0, "back")
+    with pytest.raises(InvalidParameter, match="not to 'half'"):
+        CutoverOp("items_embedding", "half")
+    assert CutoverOp("items_embedding", "complete").reverse().name == "items_embedding"
 
 
 def run_script(database, script):

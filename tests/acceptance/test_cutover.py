@@ -88,7 +88,7 @@ def test_steps_are_ordered_and_written_down(items):
     step(items, "ruvector_cutover", 10, None, "again")
     assert refused(items, "SELECT ruvector_cutover_complete(%s)", (ITEMS.name,)).code == "55000"
     step(items, "ruvector_cutover", 100)
-    step(items, "ruvector_cutover_complete", "all well")
+    step(items, "ruvector_cutover_complete", False, "all well")
     assert items.execute(STEPS).fetchall() == [
         ("complete", 100, "off", 0, me, ""),
         ("off", 0, "ramp", 10, me, "evening"),
@@ -190,7 +190,11 @@ def test_no_search_fails_or_errs_while_the_cutover_goes_forth_and_back(database,
     for thread in threads:
         thread.start()
     try:
-        steps = [("ruvector_rollback",), *(("ruvector_cutover", share) for share in (10, 50, 100))]
+        steps = [
+            ("ruvector_rollback",),
+            ("ruvector_shadow_start",),
+            *(("ruvector_cutover", share) for share in (10, 50, 100)),
+        ]
         for each in [*steps, ("ruvector_cutover_complete",), ("ruvector_rollback",)]:
             step(items, *each)
             before = sum(answers.values())

@@ -143,7 +143,7 @@ def test_rights_in_the_schema_are_a_closed_list(admin):
         " WHERE c.relnamespace = 'ruvector'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')"
         " AND has_table_privilege('ruvector_user', c.oid, p.privilege) ORDER BY 1"
     ).fetchall()
-    readable = ["collection", "cutover_step", "instance", "mirror_status", "shadow_pair"]
+    readable = ["collection", "cutover_step", "dropped_index", "instance", "mirror_status", "shadow_pair"]
     assert tables == [(name, "select") for name in readable]
     functions = admin.execute(
         "SELECT DISTINCT regexp_replace(p.proname, '_[0-9]+$', '_N') FROM pg_proc p"

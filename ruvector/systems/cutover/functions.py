@@ -22,10 +22,14 @@ def ruvector_cutover(
 
 
 @sql_function(system="cutover", volatility="volatile", runs="database", access="admin")
-def ruvector_cutover_complete(collection: CollectionName, *, reason: Text | None = None) -> Jsonb:
+def ruvector_cutover_complete(
+    collection: CollectionName, *, drop_pgvector_index: Bool = False, reason: Text | None = None
+) -> Jsonb:
     """End a cutover that stands at 100 %: the index answers, and searches no longer ask; return the step.
 
-    A collection that was just attached is in this state.
+    A collection that was just attached is in this state. `drop_pgvector_index` frees the space of pgvector's indexes
+    for this metric; their definitions are saved in `ruvector.dropped_index`, and they are built again once the
+    collection is no longer complete.
     """
     database_only()
 
