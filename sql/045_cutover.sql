@@ -10,17 +10,18 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
 select case when c.cutover_state = 'complete' then '' else ruvector.fill($check$
   obeyed := coalesce(nullif(current_setting('ruvector.cutover', true), ''), 'obey');
-  if obeyed not in ('obey', 'ignore', 'pgvector') then
+  if obeyed not in ('obey', 'sticky', 'ignore', 'pgvector') then
     raise exception 'unknown ruvector.cutover %', quote_literal(obeyed) using errcode = '22023',
-      hint = 'Values are obey, ignore to ask the index and pgvector to ask pgvector whatever the cutover says.';
+      hint = 'Values are obey, sticky to stay on one side in a ramp, ignore to ask the index and pgvector to ask pgvector.';
   end if;{drawn}
-  if reason is null and (obeyed = 'pgvector' or obeyed = 'obey'{chosen}) then
+  if reason is null and (obeyed = 'pgvector' or obeyed <> 'ignore'{chosen}) then
     reason := case obeyed when 'pgvector' then 'ruvector.cutover asks for pgvector' else {why} end; is_held := true;
   end if;$check$, jsonb_build_object(
     'chosen', case when c.cutover_state = 'ramp'
-              then format(' and random() * 100 >= %s', c.cutover_percent) else '' end,
+              then format(' and case obeyed when ''sticky'' then abs(hashint4(pg_backend_pid()) %% 10000) / 100.0
+    else random() * 100 end >= %s', c.cutover_percent) else '' end,
     'drawn', case when c.cutover_state in ('shadow', 'ramp') then format($drawn$
-  is_sampled := reason is null and obeyed = 'obey' and not explained and keys is null and max_distance is null
+  is_sampled := reason is null and obeyed in ('obey', 'sticky') and not explained and keys is null and max_distance is null
     and random() < %s;$drawn$, c.cutover_sample_rate) else '' end,
     'why', quote_literal(case c.cutover_state when 'ramp'
                          then format('the cutover gives the index %s %% of all searches', c.cutover_percent)

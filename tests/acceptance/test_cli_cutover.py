@@ -75,3 +75,37 @@ def test_options_belong_to_their_actions(attached):
         assert attached("cutover", "items_embedding", *wrong).code == 2
     for guard in ("no", "[]"):
         assert attached("cutover", "items_embedding", "ramp", "5", "--guard", guard).code == 2
+
+
+def attach_another(database, name):
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE items ADD COLUMN second vector(3)")
+        connection.execute("SELECT ruvector_register_collection(%s, 'public', 'items', 'second')", (name,))
+
+
+def test_all_collections_in_turn(attached, database):
+    attach_another(database, "another")
+    assert attached("cutover", "--all", "rollback", "--reason", "night").out.splitlines() == [
+        "another: from complete (100 %) to off (0 %)",
+        "items_embedding: from complete (100 %) to off (0 %)",
+    ]
+    found = attached.json("cutover", "--all", "status")["collections"]
+    assert [(row["collection"], row["state"], row["reason"]) for row in found] == [
+        ("another", "off", "night"), ("items_embedding", "off", "night")
+    ]  # fmt: skip
+    with database.connect() as connection:
+        connection.execute("UPDATE ruvector.collection SET cutover_state = 'ramp', cutover_percent = 100")
+    done = attached.json("cutover", "--all", "complete", "--drop-pgvector-index")["collections"]
+    assert [(step["from_percent"], step["state"], step["dropped"]) for step in done] == [(100, "complete", [])] * 2
+    for wrong in (["--all"], ["--all", "ramp"], ["--all", "items_embedding", "status"], ["items_embedding"],
+                  ["items_embedding", "ramp", "ten"], ["items_embedding", "ramp", "101"]):  # fmt: skip
+        assert attached("cutover", *wrong).code == 2
+
+
+def test_all_stops_at_the_first_refusal(attached, database):
+    attach_another(database, "zebra")
+    assert attached("cutover", "--all", "rollback").code == 0
+    refused = attached("cutover", "--all", "ramp", "10")
+    assert refused.code == 1
+    assert 'the index of collection "items_embedding" cannot answer yet' in refused.err
+    assert attached.json("cutover", "zebra", "status")["state"] == "off"

@@ -1,6 +1,7 @@
 """Cutover: pgvector and the index share the searches of a collection, and a rollback holds for the next search."""
 
 import concurrent.futures
+import itertools
 import threading
 from collections import Counter
 
@@ -78,6 +79,31 @@ def test_a_ramp_gives_the_index_its_share(items):
     assert "30 %" in next(
         why for _ in range(SEARCHES) if (why := ITEMS.explain(items, QUERY)["reason"] or "").startswith("the cutover")
     )
+
+
+def test_a_sticky_session_stays_on_one_side(database, items):
+    """Raising the share moves sessions to the index and none back."""
+    sessions = [database.connect() for _ in range(12)]
+    try:
+        sides = []
+        for percent in (20, 50, 80):
+            step(items, "ruvector_cutover", percent)
+            now = []
+            for session in sessions:
+                session.execute("SET ruvector.cutover = 'sticky'")
+                (side,) = tiers(session, 5)
+                now.append(side)
+            sides.append(now)
+        for earlier, later in itertools.pairwise(sides):
+            assert all(new == "hot" for old, new in zip(earlier, later, strict=True) if old == "hot")
+        expected = items.execute(
+            "SELECT count(*) FROM unnest(%s::int[]) p WHERE abs(hashint4(p) %% 10000) < 8000",
+            ([session.info.backend_pid for session in sessions],),
+        ).fetchone()[0]
+        assert sides[-1].count("hot") == expected
+    finally:
+        for session in sessions:
+            session.close()
 
 
 def test_steps_are_ordered_and_written_down(items):
@@ -206,3 +232,15 @@ def test_no_search_fails_or_errs_while_the_cutover_goes_forth_and_back(database,
             thread.join()
     assert problems == []
     assert set(answers) == {"hot", "pgvector"}
+
+
+def test_the_extension_cannot_be_dropped_while_columns_are_attached(items):
+    """With CASCADE it takes the columns along."""
+    problem = refused(items, "DROP EXTENSION vector CASCADE")
+    assert (problem.code, "public.ramp_items.embedding" in problem.message) == ("2BP01", True)
+    assert "detach" in problem.hint
+    assert items.execute("SELECT count(embedding) FROM ramp_items").fetchone() == (ROWS,)
+    items.execute("CREATE EXTENSION pg_trgm; DROP EXTENSION pg_trgm CASCADE; CREATE SCHEMA s; DROP SCHEMA s CASCADE")
+    items.execute("SELECT ruvector_unregister_collection(%s)", (ITEMS.name,))
+    items.execute("DROP EXTENSION vector CASCADE")
+    assert items.execute("SELECT count(*) FROM ramp_items").fetchone() == (ROWS,)
