@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DryRunOption, DsnOption, FormatOption, read_call
-from ruvector.client import Client
 from ruvector.errors import RuvectorError
+
+if TYPE_CHECKING:
+    from ruvector.client import Client
 
 
 class Action(StrEnum):
