@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ruvector.cli import output
-from ruvector.cli.advice import column_advice, column_blockers, index_advice, server_blockers
+from ruvector.cli.advice import as_errors, column_advice, column_blockers, index_advice, server_blockers
 from ruvector.cli.options import ConfigOption, DsnOption, FormatOption, read_call
 
 if TYPE_CHECKING:
     from ruvector import db
 
 
-def inspect(*, dsn: DsnOption = None, output_format: FormatOption = None, config: ConfigOption = None) -> None:
-    """List vector columns and pgvector indexes, what stops an attach, and the DDL to run. Reads only."""
+QueriesOption = Annotated[
+    int,
+    typer.Option("--queries", min=0, max=10_000, metavar="N", help="To measure each index's recall; 0: none."),
+]
+SecondsOption = Annotated[
+    float, typer.Option("--seconds", min=0.1, max=3600, metavar="S", help="That this may take for each index.")
+]
+
+
+def inspect(
+    *,
+    queries: QueriesOption = 20,
+    seconds: SecondsOption = 5.0,
+    dsn: DsnOption = None,
+    output_format: FormatOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Say what a database holds for vector search, what is wrong with it, and what to do. Reads only.
+
+    Columns and what stops an attach; pgvector's indexes, how often they are used, the recall they have; the queries of
+    pg_stat_statements that cannot use an index, and why.
+    """
     call = read_call(dsn=dsn, file=config, format=output_format)
     with call.connection() as connection:
         connection.read_only = True
         report = _report(connection)
+        _probe(connection, report, queries=queries, seconds=seconds)
     if call.as_json:
         output.write_json({"command": "inspect", **report})
     else:
@@ -44,18 +65,34 @@ def _report(connection: db.Connection) -> dict[str, Any]:
             if (index["table_oid"], index["column"]) == (column["table_oid"], column["column"])
         ]
         column["indexes"] = [index["index"] for index in own]
-        column["blockers"] = column_blockers(column)
+        column["blockers"] = as_errors(column_blockers(column))
         column["advice"] = column_advice(column, own)
     for index in indexes:
-        index["advice"] = index_advice(index, columns)
+        index["advice"] = index_advice(index, columns, server)
     return {
         "server": server,
         "extensions": extensions,
         "ruvector": {"installed": presence["exists"], "version": version},
-        "blockers": server_blockers(server, extensions, is_installed=presence["exists"]),
+        "blockers": as_errors(server_blockers(server, extensions, is_installed=presence["exists"])),
         "columns": columns,
         "indexes": indexes,
     }
+
+
+def _probe(connection: db.Connection, report: dict[str, Any], *, queries: int, seconds: float) -> None:
+    """Add the recall of each index, and the queries that use none."""
+    from ruvector.cli import probe
+
+    rows = {column["table_oid"]: column["rows"] or 0 for column in report["columns"]}
+    for index in report["indexes"]:
+        index["recall"] = None
+        if queries:
+            index["recall"], remarks = probe.sampled_recall(
+                connection, index, rows=rows.get(index["table_oid"], 0), queries=queries, seconds=seconds
+            )
+            index["advice"] += remarks
+    version = report["server"]["version_number"]
+    report["queries"], report["remarks"] = probe.query_findings(connection, report["indexes"], version=version)
 
 
 def _rows(connection: db.Connection, name: str) -> list[dict[str, Any]]:
@@ -96,20 +133,28 @@ def _show(report: dict[str, Any]) -> None:
     if report["indexes"]:
         typer.echo("")
         output.write_table(
-            ("index", "method", "operator class", "options", "size", "valid"),
+            ("index", "method", "operator class", "options", "size", "valid", "scans", "recall@10"),
             (
-                (i["name"], i["method"], i["operator_class"], i["options"], output.size(i["bytes"]), i["is_valid"])
+                (i["name"], i["method"], i["operator_class"], i["options"], output.size(i["bytes"]), i["is_valid"],
+                 i["scans"], i["recall"] and f"{i['recall']['mean']:.3f}")
                 for i in report["indexes"]
             ),
-            right=("size",),
-        )
+            right=("size", "scans", "recall@10"),
+        )  # fmt: skip
     for kind in ("columns", "indexes"):
         for entry in report[kind]:
             _show_remarks(entry["name"], [*entry.get("blockers", ()), *entry["advice"]])
 
+    _show_remarks("", report["remarks"])
+    for query in report["queries"]:
+        typer.echo(f"\n{query['calls']} calls, {query['mean_ms']:.1f} ms each: {' '.join(query['query'].split())}")
+        for remark in query["advice"]:
+            typer.echo(f"  {remark['problem']}\n    {remark['fix']}")
+
 
 def _show_remarks(name: str, remarks: list[dict[str, str]]) -> None:
     for remark in remarks:
-        typer.echo(f"\n{name + ': ' if name else ''}{remark['problem']}")
+        evidence = f" ({remark['evidence']})" if remark["evidence"] else ""
+        typer.echo(f"\n{remark['severity']}: {name + ': ' if name else ''}{remark['problem']}{evidence}")
         if remark["fix"]:
             typer.echo(f"  {remark['fix']}")
