@@ -94,7 +94,8 @@ def cutover(
                 done.append(_do(client, each, action, how))
             except RuvectorError as error:
                 if name is not None or action is not Action.ROLLBACK:
-                    _tell_all(done, action, dry_run=dry_run, one=name is not None, as_json=call.as_json)
+                    if done:
+                        _tell_all(done, action, dry_run=dry_run, one=False, as_json=call.as_json)
                     raise
                 output.note(f"{each}: {error.message}")
                 failures.append(each)

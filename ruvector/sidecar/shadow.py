@@ -147,26 +147,25 @@ class ShadowTraffic:
 
     def _compare(self, connection: db.Connection, sample: Sample) -> dict[str, object] | None:
         """Return the measures of a sample; None where nobody wants them, or the search itself is wrong."""
-        with connection.transaction():
-            connection.execute(db.query("shadow", "begin").encode())
-            connection.execute(
-                db.query("shadow", "settings").encode(), {"milliseconds": str(limits.SHADOW_STATEMENT_MS)}
-            )
-            row = connection.execute(db.query("shadow", "is_wanted").encode(), {"mirror": sample.mirror_id}).fetchone()
-            if row is None or not row[0]:
-                return None
-            index: Answer | str | None = None
-            if self._kept % 2:
-                index = self._of_index(connection, sample)
-            try:
-                pgvector, _ = self._ask(connection, sample, side="pgvector")
-            except psycopg.errors.DataError:
-                return None  # its filter suits the table no more
-            if index is None:
-                index = self._of_index(connection, sample)
-            if isinstance(index, str):
-                return {"problem": index, "pgvector_ms": pgvector.milliseconds, **_NO_ANSWER}
-            return {"problem": None, **pair_of(index, pgvector, self._exact(connection, sample))}
+        try:
+            with connection.transaction():
+                return self._compare_in_snapshot(connection, sample)
+        except (psycopg.errors.DataError, psycopg.errors.UndefinedColumn):
+            return None  # its query or filter does not suit the table: the user was told
+
+    def _compare_in_snapshot(self, connection: db.Connection, sample: Sample) -> dict[str, object] | None:
+        connection.execute(db.query("shadow", "begin").encode())
+        connection.execute(db.query("shadow", "settings").encode(), {"milliseconds": str(limits.SHADOW_STATEMENT_MS)})
+        row = connection.execute(db.query("shadow", "is_wanted").encode(), {"mirror": sample.mirror_id}).fetchone()
+        if row is None or not row[0]:
+            return None
+        index = self._of_index(connection, sample) if self._kept % 2 else None
+        pgvector, _ = self._ask(connection, sample, side="pgvector")
+        if index is None:
+            index = self._of_index(connection, sample)
+        if isinstance(index, str):
+            return {"problem": index, "pgvector_ms": pgvector.milliseconds, **_NO_ANSWER}
+        return {"problem": None, **pair_of(index, pgvector, self._exact(connection, sample))}
 
     def _of_index(self, connection: db.Connection, sample: Sample) -> Answer | str:
         """Return what the index answers, or why it does not."""

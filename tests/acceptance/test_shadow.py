@@ -143,6 +143,22 @@ def test_searches_go_on_when_nobody_takes_the_samples(items, sidecar):
     search_until(items, lambda: report(items)["n"] > before)
 
 
+def test_a_sample_that_is_no_search_is_left_out(items, caplog):
+    shadow(items)
+    search_until(items, lambda: report(items)["n"] >= 2)
+    mirror = items.execute("SELECT id FROM ruvector.collection").fetchone()[0]
+    wrong = [("nonsense", 10, None), ("[1,2]", 10, None), (str([0.0] * DIMS), 0, None),
+             (str([0.0] * DIMS), 10, '{"no_such": 1}'), (str([0.0] * DIMS), 10, '{"c": "x"}')]  # fmt: skip
+    for query, k, filter_ in wrong:
+        items.execute("SELECT ruvector.sample(%s, %s, %s, NULL, %s)", (mirror, query, k, filter_))
+        time.sleep(0.05)
+    before = report(items)["n"]
+    search_until(items, lambda: report(items)["n"] >= before + 5)
+    found = report(items)
+    assert (found["errors"], found["missed"]) == ({}, 0)
+    assert "cannot be compared" not in caplog.text
+
+
 def test_neither_users_nor_the_sidecar_need_more_than_their_roles(database, items, sidecar):
     role = f"{database.name}_shadow"
     items.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw' IN ROLE ruvector_sidecar")
