@@ -11,6 +11,7 @@ import typer
 from ruvector import __version__
 from ruvector.cli import (
     attach,
+    backfill,
     compare,
     cutover,
     demo,
@@ -69,6 +70,7 @@ for command in (
     compare.compare,
     verify.verify,
     cutover.cutover,
+    backfill.backfill,
 ):
     app.command()(command)
 app.add_typer(settings.app, name="config")

@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from ruvector import db, limits
 from ruvector.capture.collections import load_collections
 from ruvector.capture.indexes import rebuild_indexes
+from ruvector.client.backfill import Backfilled, backfill
 from ruvector.client.names import ColumnName, parse_column
 from ruvector.clock import Clock, SystemClock
 from ruvector.errors import (
@@ -278,6 +279,49 @@ class Client:
             lacks = "has no row" if row is None else "has no vector in the row"
             raise InvalidParameter(f"{found.table_ref} {lacks} with key {key}", hint="Give the key as ids are printed.")
         return str(row[0])
+
+    # ---- another model -------------------------------------------------------------------------------------------
+
+    def backfill(
+        self,
+        column: str,
+        *,
+        using: str,
+        batch: int = 1_000,
+        pause_ms: float = 0.0,
+        dry_run: bool = False,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Backfilled:
+        """Set a vector column to an expression in every row where it is NULL: for another model, or vectors in real[].
+
+        Args:
+            column: SCHEMA.TABLE.COLUMN as SQL writes it; the table has a key that an attach would take.
+            using: the vector as SQL over the columns of the row, executed with the rights of this connection.
+            batch: rows in one transaction; what is done stays done when it ends for whatever reason.
+            pause_ms: after each batch.
+            dry_run: do all of it in one transaction, and take that back.
+            on_progress: called with the column, how many rows are filled, and how many there are to fill.
+
+        Raises:
+            DatabaseError: there is no such column, or the expression fails.
+        """
+        found = parse_column(column)
+        parts = {"table_schema": found.schema, "table_name": found.table, "column_name": found.column}
+        keys = self._one("check_column", parts)["key_columns"]
+        how: dict[str, Any] = {
+            "using": using,
+            "batch": batch,
+            "pause_seconds": pause_ms / 1000,
+            "on_progress": on_progress,
+        }
+        if not dry_run:
+            return backfill(self, found, keys, **how)
+        with self.connection.transaction(force_rollback=True):
+            return backfill(self, found, keys, **how)
+
+    def pause(self, seconds: float) -> None:
+        """Wait on the clock of this client."""
+        self._clock.sleep(seconds)
 
     # ---- cutover -------------------------------------------------------------------------------------------------
 
