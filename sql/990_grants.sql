@@ -8,7 +8,8 @@ grant execute on function ruvector.setting(text), ruvector.setting_int(text, int
   ruvector.filter_values(text, text, text, jsonb), ruvector.filter_value(text, text, text, jsonb),
   ruvector.filter_texts(text, text[]), ruvector.filter_pinned_texts(text, text[]), ruvector.deadline_ms(),
   ruvector.table_problem(int) to ruvector_user, ruvector_sidecar;
-grant execute on function ruvector.call(text, jsonb), ruvector.sample(int, text, int, int, jsonb),
+grant execute on function ruvector.sample(int, text, int, int, jsonb) to ruvector_user, ruvector_sidecar;
+grant execute on function ruvector.call(text, jsonb),
   ruvector.shadow_statistics(int, timestamptz), ruvector.cutover_since(int), ruvector.guard_breaches(jsonb, jsonb),
   ruvector.checked_guard(jsonb), ruvector.mean_interval(bigint, float8, float8), ruvector.share_interval(bigint, bigint),
   ruvector.quantile_interval(float8[], float8) to ruvector_user;
