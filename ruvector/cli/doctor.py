@@ -132,8 +132,17 @@ def _collection_check(row: dict[str, Any]) -> Check:
     if row["differed_at"]:
         found = f"{row['differences']} rows differed from the table at {row['differed_at']}, and were read again"
         return _failed(name, found, f"Find out what changed them unseen: ruvector verify {row['name']} --full")
+    if row["rolled_back_at"]:
+        found = f"its guard rolled the cutover back at {row['rolled_back_at']}: {'; '.join(row['breaches'])}"
+        return _failed(name, found, f"See what was compared: ruvector cutover {row['name']} report")
+    if row["indexes_dropped"] and row["cutover_state"] != "complete":
+        found = f"{row['indexes_dropped']} of pgvector's indexes is not built again yet: searches scan the table"
+        return _failed(name, found, f"Wait for the sidecar, or as the owner: ruvector cutover {row['name']} rebuild")
+    cutover = {"complete": "", "ramp": f", ramp {row['cutover_percent']} %"}.get(
+        row["cutover_state"], f", {row['cutover_state']}: pgvector answers"
+    )
     left_out = f", left out: {output.cell(row['unindexed'])}" if row["unindexed"] else ""
-    return _passed(name, f"live, {row['rows_indexed']:,} rows, {row['pending_changes']} pending{left_out}")
+    return _passed(name, f"live, {row['rows_indexed']:,} rows, {row['pending_changes']} pending{cutover}{left_out}")
 
 
 def _disk_lasts(row: dict[str, Any]) -> str:

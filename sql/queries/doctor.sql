@@ -7,7 +7,9 @@ SELECT c.name, s.state, s.reason, s.pending_changes, s.lag_ms, s.changelog_bytes
   (SELECT max(ruvector.bytes_a_day(s.changelog_bytes, k.checkpointed_at)) FROM ruvector.consumer k
    WHERE k.mirror_id = c.id) AS bytes_a_day,
   (SELECT g.setting FROM pg_settings g WHERE g.name = 'data_directory') AS data_directory,
-  d.at::text AS differed_at, d.detail -> 'differences' AS differences
+  d.at::text AS differed_at, d.detail -> 'differences' AS differences,
+  c.cutover_state, c.cutover_percent, g.at::text AS rolled_back_at, g.detail -> 'breaches' AS breaches,
+  (SELECT count(*) FROM ruvector.dropped_index x WHERE x.mirror_id = c.id)::int AS indexes_dropped
 FROM {api}.ruvector_consistency_status() s
 JOIN ruvector.collection c ON c.name = s.collection
 LEFT JOIN ruvector.mirror_status m ON m.mirror_id = c.id
@@ -17,6 +19,12 @@ LEFT JOIN LATERAL (
     AND e.at > clock_timestamp() - make_interval(secs => %(alarm_seconds)s)
   ORDER BY e.id DESC LIMIT 1
 ) d ON true
+LEFT JOIN LATERAL (
+  SELECT e.at, e.detail FROM ruvector.event e
+  WHERE e.mirror_id = c.id AND e.kind = 'guard' AND c.cutover_state = 'off'
+    AND e.at > clock_timestamp() - make_interval(secs => %(alarm_seconds)s)
+  ORDER BY e.id DESC LIMIT 1
+) g ON true
 ORDER BY c.name;
 
 -- name: oldest_transaction

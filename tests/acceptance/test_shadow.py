@@ -90,7 +90,7 @@ def test_what_was_compared_counts_from_the_latest_step(items):
     assert report(items)["n"] < 20
 
 
-def test_a_bad_index_is_seen_in_shadow_and_rolled_back_in_a_ramp(items, sidecar):
+def test_a_bad_index_is_seen_in_shadow_and_rolled_back_in_a_ramp(cli, database, items, sidecar):
     lose_half(sidecar)
     shadow(items)
     search_until(items, lambda: report(items)["breaches"])
@@ -104,6 +104,12 @@ def test_a_bad_index_is_seen_in_shadow_and_rolled_back_in_a_ramp(items, sidecar)
     assert (kind, detail["percent"], detail["guard"]) == ("guard", 50, {"min_recall": 0.9})
     assert 0.3 < detail["statistics"]["recall_at_k"]["ruvector"]["mean"] < 0.7
     assert detail["breaches"] == [reason.removeprefix("guard: ")]
+    told = cli("doctor", dsn=database.dsn)
+    assert told.code == 3
+    assert "its guard rolled the cutover back" in told.out
+    items.execute("SELECT ruvector_shadow_start(%s, 0.05)", (ITEMS.name,))
+    assert "shadow: pgvector answers" in cli("doctor", dsn=database.dsn).out
+    items.execute("SELECT ruvector_rollback(%s)", (ITEMS.name,))
     for query in QUERIES[:5]:
         rows = ITEMS.search(items, query)
         assert rows[0][3] == "pgvector"
