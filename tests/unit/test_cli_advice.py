@@ -11,11 +11,14 @@ SERVER = {
     "may_install": True,
     "role": "me",
     "database": "d",
+    "maintenance_work_mem": 64 << 20,
+    "statistics_since": None,
 }
 EXTENSIONS = {
     "vector": {"installed": "0.8.0", "available": "0.8.0"}, "dblink": {"installed": "1.2", "available": "1.2"},
 }  # fmt: skip
-INDEX = {"table_oid": 1, "method": "ivfflat", "options": ["lists=10"], "is_valid": True, "name": "public.i"}
+INDEX = {"table_oid": 1, "method": "ivfflat", "options": ["lists=10"], "is_valid": True, "name": "public.i",
+         "scans": 1, "bytes": 1 << 20}  # fmt: skip
 
 
 def test_a_good_server_is_not_blocked():
@@ -40,12 +43,20 @@ def test_what_stops_an_installation(server, extensions, problem):
 
 @pytest.mark.parametrize(("rows", "remarks"), [(10_000, 0), (900_000, 1), (100, 1), (None, 0)])
 def test_lists_that_do_not_fit_the_table(rows, remarks):
-    assert len(index_advice(INDEX, [{"table_oid": 1, "rows": rows}])) == remarks
+    assert len(index_advice(INDEX, [{"table_oid": 1, "rows": rows}], SERVER)) == remarks
 
 
 def test_invalid_index():
-    remark = index_advice({**INDEX, "is_valid": False}, [])[0]
-    assert remark["fix"] == "REINDEX INDEX CONCURRENTLY public.i;"
+    remark = index_advice({**INDEX, "is_valid": False}, [], SERVER)[0]
+    assert (remark["severity"], remark["fix"]) == ("error", "REINDEX INDEX CONCURRENTLY public.i;")
+
+
+def test_unused_index_and_one_whose_build_does_not_fit_memory():
+    (unused,) = index_advice({**INDEX, "scans": 0}, [], SERVER)
+    assert "since the statistics began" in unused["evidence"]
+    large = {**INDEX, "method": "hnsw", "options": [], "bytes": (100 << 20) + 1}
+    (remark,) = index_advice(large, [], SERVER)
+    assert remark["fix"].startswith("SET maintenance_work_mem = '101MB';")
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("0.8.0", (0, 8, 0)), ("1.2", (1, 2)), ("0.9beta", (0,))])
