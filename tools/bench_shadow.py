@@ -37,7 +37,7 @@ STATES = {
 }
 EF = 40
 WARM_UP_QUERIES = 20  # the first sample of a session opens a connection
-REPORT = "SELECT count(*), coalesce(sum(missed), 0) FROM ruvector.shadow_pair"
+COMPARED = "SELECT count(*) FROM ruvector.shadow_pair"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,15 +57,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure(stand: Stand, queries: Floats, *, rounds: int, pause: float) -> dict[str, dict[str, list[float]]]:
-    """Return p50 and p99 of each round in ms, compared and missed samples, for each state."""
-    found: dict[str, dict[str, list[float]]] = {
-        state: {"p50": [], "p99": [], "compared": [], "missed": []} for state in STATES
-    }
+    """Return p50 and p99 of each round in ms, and how many samples were compared, for each state."""
+    found: dict[str, dict[str, list[float]]] = {state: {"p50": [], "p99": [], "compared": []} for state in STATES}
     with closing(stand.connect()) as connection:
         searcher = Searcher(connection, ruvector_query(EF))
         for _ in range(rounds):
             for state, step in STATES.items():
-                _change(stand.connection, step)
+                stand.connection.execute(step.encode())
                 for query in queries[:WARM_UP_QUERIES]:
                     searcher.one(query)
                 before = _settled(stand.connection)
@@ -75,27 +73,21 @@ def measure(stand: Stand, queries: Floats, *, rounds: int, pause: float) -> dict
                     searcher.one(query)
                     times.append((time.perf_counter() - started) * 1000)
                     time.sleep(pause)
-                after = _settled(stand.connection)
                 found[state]["p50"].append(percentile(times, 0.5))
                 found[state]["p99"].append(percentile(times, 0.99))
-                found[state]["compared"].append(after[0] - before[0])
-                found[state]["missed"].append(after[1] - before[1])
+                found[state]["compared"].append(_settled(stand.connection) - before)
     return found
 
 
-def _change(connection: psycopg.Connection[Any], step: str) -> None:
-    connection.execute(step.encode())
+def _count(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute(COMPARED.encode()).fetchone()
+    return int(row[0]) if row else 0
 
 
-def _counts(connection: psycopg.Connection[Any]) -> tuple[int, int]:
-    row = connection.execute(REPORT.encode()).fetchone()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
-
-
-def _settled(connection: psycopg.Connection[Any]) -> tuple[int, int]:
-    """Return the counts once nothing is being compared any more."""
-    last = (-1, -1)
-    while (now := _counts(connection)) != last:
+def _settled(connection: psycopg.Connection[Any]) -> int:
+    """Return how many samples were compared, once none is any more."""
+    last = -1
+    while (now := _count(connection)) != last:
         last = now
         time.sleep(1.0)
     return now

@@ -19,9 +19,8 @@ from ruvector.bridge.statements import Call, Declare, Fetch, Remote, RemoteCall,
 from ruvector.errors import LimitExceeded, ProtocolViolation, SessionProblem, SyntaxProblem
 from ruvector.limits import HELD_BYTES_MAX, PORTALS_MAX, PREPARED_STATEMENTS_MAX, ROWS_CHUNK
 
-_SEARCH: Final = b"SEARCH "
-_CALL: Final = b"CALL "
-_SAMPLE: Final = b"SAMPLE "
+# The private statements of the bridge, the most frequent first.
+_PRIVATE: Final = tuple((f"{kind} ".encode(), kind) for kind in Remote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +62,10 @@ class Queries:
 
     def simple(self, body: bytes) -> None:
         """Run a Query message: the bridge's private statements by their prefix, all others by the grammar."""
-        if body.startswith(_SEARCH) and body[-1] == 0:
-            self._remote(Remote.SEARCH, body[len(_SEARCH) : -1])
-            return
-        if body.startswith(_CALL) and body[-1] == 0:
-            self._remote(Remote.CALL, body[len(_CALL) : -1])
-            return
-        if body.startswith(_SAMPLE) and body[-1] == 0:
-            self._remote(Remote.SAMPLE, body[len(_SAMPLE) : -1])
-            return
+        for prefix, kind in _PRIVATE:
+            if body.startswith(prefix) and body[-1] == 0:
+                self._remote(kind, body[len(prefix) : -1])
+                return
         self.label = "query"
         statements = parse(codec.parse_query(body))
         self._portals.pop("", None)

@@ -96,9 +96,8 @@ def query_findings(
             # Without LIMIT it can, and then the planner sorts the table, or the index ends early.
             causes = [each for each in causes if each["problem"] == NO_LIMIT]
         if causes:
-            advice = [remark(each["problem"], hint=each["fix"], severity="warning") for each in causes]
             found.append({"query": text[:_TEXT_SHOWN], "calls": calls, "mean_ms": mean_ms, "total_ms": total_ms,
-                          "rows": count, "advice": advice})  # fmt: skip
+                          "rows": count, "advice": causes})  # fmt: skip
     return found, []
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ruvector.cli.advice import Remark, remark
+
 METRICS = {"<->": "l2", "<#>": "ip", "<=>": "cosine", "<+>": "l1", "<~>": "hamming", "<%>": "jaccard"}
 _OPERATOR = r"(?:operator\s*\(\s*(?:[\w\"]+\s*\.\s*)?(<->|<#>|<=>|<\+>|<~>|<%>)\s*\)|(<->|<#>|<=>|<\+>|<~>|<%>))"
 _NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
@@ -21,7 +23,6 @@ _CAST = re.compile(rf"\(?\s*{_COLUMN}\s*(?:::\s*[\w.\"]+(?:\s*\([^)]*\))?\s*\)?|
 _ORDER = re.compile(r"\border\s+by\b", _FLAGS)
 _DIRECTION = re.compile(r"\s+(?:(asc)|(desc))?(?:\s*nulls\s+(?:first|last))?\s*$", _FLAGS)
 
-Reason = dict[str, str]
 NO_LIMIT = "there is no LIMIT: the whole table is sorted"
 
 
@@ -30,7 +31,7 @@ def asks_by_distance(text: str) -> bool:
     return re.match(r"\s*(select|with)\b", text, _FLAGS) is not None and _DISTANCE.search(text) is not None
 
 
-def reasons(text: str, indexes: Sequence[Mapping[str, Any]]) -> list[Reason]:
+def reasons(text: str, indexes: Sequence[Mapping[str, Any]]) -> list[Remark]:
     """Return what keeps pgvector's indexes from answering a query, each with the change that helps.
 
     The text is looked at, not parsed: what is not recognised gives no reason.
@@ -38,7 +39,7 @@ def reasons(text: str, indexes: Sequence[Mapping[str, Any]]) -> list[Reason]:
     key, behind = _order_key(text)
     if key is None:
         return [
-            _reason(
+            _cause(
                 "it computes distances without ORDER BY one of them, which no index answers",
                 hint="ORDER BY column <-> $1 LIMIT k, and compare the distances of the rows that come.",
             )
@@ -47,9 +48,9 @@ def reasons(text: str, indexes: Sequence[Mapping[str, Any]]) -> list[Reason]:
     expression, is_descending = _direction(key)
     if is_descending:
         hint = "Order by the distance itself, ascending; <#> is the negative inner product."
-        found.append(_reason("ORDER BY ... DESC: an index gives the nearest first", hint=hint))
+        found.append(_cause("ORDER BY ... DESC: an index gives the nearest first", hint=hint))
     if not re.search(r"\b(limit|fetch)\b", behind, _FLAGS):
-        found.append(_reason(NO_LIMIT, hint="Add LIMIT k."))
+        found.append(_cause(NO_LIMIT, hint="Add LIMIT k."))
     distance = _without_parentheses(expression)
     plain = next((match for pattern in _PLAIN if (match := pattern.fullmatch(distance))), None)
     if plain is not None:
@@ -58,26 +59,26 @@ def reasons(text: str, indexes: Sequence[Mapping[str, Any]]) -> list[Reason]:
         if not any("::" in index["definition"] for index in indexes if index["table"] in text):
             hint = "Cast the query instead, or build an index over the expression."
             problem = f"column {_plain_name(cast)} is cast, and the index is over the column itself"
-            found.append(_reason(problem, hint=hint))
+            found.append(_cause(problem, hint=hint))
     else:
         hint = "ORDER BY column <=> $1, and compute the expression in the SELECT list."
-        found.append(_reason("it orders by an expression of the distance, not by the distance", hint=hint))
+        found.append(_cause("it orders by an expression of the distance, not by the distance", hint=hint))
     return found
 
 
-def _index_reasons(text: str, column: str, operator: str, indexes: Sequence[Mapping[str, Any]]) -> list[Reason]:
+def _index_reasons(text: str, column: str, operator: str, indexes: Sequence[Mapping[str, Any]]) -> list[Remark]:
     own = [index for index in indexes if index["column"] == column and index["table"] in text]
     metric = METRICS[operator]
     if not own:
         hint = f"CREATE INDEX CONCURRENTLY ON ... USING hnsw ({column} vector_{metric}_ops);"
-        return [_reason(f"column {column} has no index", hint=hint)]
+        return [_cause(f"column {column} has no index", hint=hint)]
     if not any(index["operator_class"].endswith(f"_{metric}_ops") for index in own):
         wanted = f"{own[0]['operator_class'].split('_')[0]}_{metric}_ops"
         others = ", ".join(sorted({index["operator_class"] for index in own}))
         hint = f"CREATE INDEX CONCURRENTLY ON {own[0]['table_name']} USING hnsw ({column} {wanted});"
-        return [_reason(f"operator {operator} needs an index of {wanted}; there is {others}", hint=hint)]
+        return [_cause(f"operator {operator} needs an index of {wanted}; there is {others}", hint=hint)]
     if not any(index["is_valid"] for index in own):
-        return [_reason("its index is invalid", hint=f"REINDEX INDEX CONCURRENTLY {own[0]['name']};")]
+        return [_cause("its index is invalid", hint=f"REINDEX INDEX CONCURRENTLY {own[0]['name']};")]
     return []
 
 
@@ -87,7 +88,7 @@ def _order_key(text: str) -> tuple[str | None, str]:
         key, behind = _first_item(text[match.end() :])
         name = _direction(key)[0].strip()
         if re.fullmatch(_NAME, name):
-            key = _named(text, name) + key[len(key.rstrip()) - len(key.strip()) + len(name) :]
+            key = key.replace(name, _named(text, name), 1)
         if _DISTANCE.search(key):
             return key.strip(), behind
     return None, ""
@@ -147,5 +148,5 @@ def _plain_name(match: re.Match[str]) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
-def _reason(problem: str, *, hint: str) -> Reason:
-    return {"problem": problem, "fix": hint}
+def _cause(problem: str, *, hint: str) -> Remark:
+    return remark(problem, hint=hint, severity="warning")

@@ -12,7 +12,6 @@ from ruvector import db
 from ruvector.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from ruvector.client.facade import Client
     from ruvector.client.names import ColumnName
 
 
@@ -25,19 +24,20 @@ class Backfilled:
 
 
 def backfill(
-    client: Client,
+    connection: db.Connection,
     column: ColumnName,
     keys: Sequence[str],
     *,
     using: str,
     batch: int,
     pause_seconds: float,
+    sleep: Callable[[float], None],
     on_progress: Callable[[str, int, int], None] | None,
 ) -> Backfilled:
     """Set the column to the expression in every row where it is NULL; see `Client.backfill`."""
     if batch < 1 or pause_seconds < 0:
         raise InvalidParameter(f"a batch of {batch} rows and a pause of {pause_seconds} s make no backfill")
-    statements = _Statements(client.connection, column, keys, using)
+    statements = _Statements(connection, column, keys, using)
     filled, total = 0, statements.todo()
     while True:
         before, last = filled, None
@@ -51,7 +51,7 @@ def backfill(
             if on_progress is not None:
                 on_progress(f"{column.table}.{column.column}", filled, max(total, filled))
             if seen and pause_seconds:
-                client.pause(pause_seconds)
+                sleep(pause_seconds)
         # Once more from the start, for rows that were held by others, as long as that helps.
         if filled == before:
             return Backfilled(filled, statements.todo())

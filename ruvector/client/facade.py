@@ -312,16 +312,13 @@ class Client:
             "using": using,
             "batch": batch,
             "pause_seconds": pause_ms / 1000,
+            "sleep": self._clock.sleep,
             "on_progress": on_progress,
         }
         if not dry_run:
-            return backfill(self, found, keys, **how)
+            return backfill(self.connection, found, keys, **how)
         with self.connection.transaction(force_rollback=True):
-            return backfill(self, found, keys, **how)
-
-    def pause(self, seconds: float) -> None:
-        """Wait on the clock of this client."""
-        self._clock.sleep(seconds)
+            return backfill(self.connection, found, keys, **how)
 
     # ---- cutover -------------------------------------------------------------------------------------------------
 

@@ -115,10 +115,6 @@ EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement}
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
   set_config('statement_timeout', %(milliseconds)s, true);
 
--- name: usual_plans
--- The planner is free again.
-SELECT set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
-
 -- name: probe_sample
 -- Vectors of some rows, from pages drawn at random.
 SELECT i.{column}::text FROM {table} i TABLESAMPLE SYSTEM (%(percent)s) WHERE i.{column} IS NOT NULL LIMIT %(count)s;
