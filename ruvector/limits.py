@@ -108,6 +108,7 @@ EMBEDDED_PORT_TRIES = 8  # free ports tried when another program takes the chose
 EMBEDDED_LOG_BYTES = 4 * KIBIBYTE  # tail of the server's log shown with a failed start
 SOCKET_PATH_BYTES_MAX = 103  # sun_path of macOS less its final zero; Linux allows 107
 
+SHADOW_SAMPLE_RATE = 0.05  # of the searches are compared in the states shadow and ramp when nothing else is asked
 SHADOW_QUEUE_MAX = 256  # samples of searches that wait to be compared; more are counted as missed
 SHADOW_POLL_SECONDS = 0.2  # wait for a sample before the sidecar looks whether it is to stop
 SHADOW_STATEMENT_MS = 30_000  # for one search of a comparison: an exact scan of a large table ends here

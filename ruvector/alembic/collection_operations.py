@@ -12,6 +12,7 @@ from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import REAL, Float, Integer, Text, cast, false, func, literal, null, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
+from ruvector import limits
 from ruvector.alembic.script import execute, execute_text
 from ruvector.errors import InvalidParameter
 
@@ -237,7 +238,7 @@ class CutoverOp(_Operation):
         to: int | Literal["shadow", "complete"],
         *,
         guard: Mapping[str, float] | None = None,
-        sample_rate: float = 0.05,
+        sample_rate: float = limits.SHADOW_SAMPLE_RATE,
         reason: str | None = None,
     ) -> None:
         if isinstance(to, str) and to not in ("shadow", "complete"):
@@ -259,7 +260,7 @@ class CutoverOp(_Operation):
         to: int | Literal["shadow", "complete"],
         *,
         guard: Mapping[str, float] | None = None,
-        sample_rate: float = 0.05,
+        sample_rate: float = limits.SHADOW_SAMPLE_RATE,
         reason: str | None = None,
     ) -> None:
         """Let the index answer `to` percent of the searches, or go to "shadow" or "complete"."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ruvector import limits
 from ruvector.cli import output
 from ruvector.cli.options import ConfigOption, DryRunOption, DsnOption, FormatOption, read_call
 from ruvector.errors import RuvectorError
@@ -80,7 +81,7 @@ def cutover(
     how: dict[str, Any] = {
         "percent": percent,
         "guard": _read_guard(guard, action),
-        "sample_rate": 0.05 if sample_rate is None else sample_rate,
+        "sample_rate": limits.SHADOW_SAMPLE_RATE if sample_rate is None else sample_rate,
         "drop": drop_pgvector_index,
         "since": since,
         "noted": {"reason": reason, "dry_run": dry_run},

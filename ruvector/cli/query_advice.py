@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruvector.cli.advice import Remark, remark
+from ruvector.values import Metric
 
-METRICS = {"<->": "l2", "<#>": "ip", "<=>": "cosine", "<+>": "l1", "<~>": "hamming", "<%>": "jaccard"}
+METRICS = {metric.operator: metric.value for metric in Metric}
 _OPERATOR = r"(?:operator\s*\(\s*(?:[\w\"]+\s*\.\s*)?(<->|<#>|<=>|<\+>|<~>|<%>)\s*\)|(<->|<#>|<=>|<\+>|<~>|<%>))"
 _NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 _COLUMN = rf"(?:{_NAME}\s*\.\s*){{0,2}}({_NAME})"

@@ -323,7 +323,12 @@ class Client:
     # ---- cutover -------------------------------------------------------------------------------------------------
 
     def shadow_start(
-        self, collection: str, sample_rate: float = 0.05, *, reason: str | None = None, dry_run: bool = False
+        self,
+        collection: str,
+        sample_rate: float = limits.SHADOW_SAMPLE_RATE,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
     ) -> bool:
         """Let pgvector answer all searches, and compare this share of them with the index in the background.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ruvector import limits
 from ruvector.surface import database_only, sql_function
 from ruvector.surface.rows import CutoverRow
 from ruvector.surface.types import Bool, CollectionName, Int4, Jsonb, Real, Rows, Text
@@ -41,7 +42,9 @@ def ruvector_rollback(collection: CollectionName, *, reason: Text | None = None)
 
 
 @sql_function(system="cutover", volatility="volatile", runs="database", access="admin")
-def ruvector_shadow_start(collection: CollectionName, sample_rate: Real = 0.05, *, reason: Text | None = None) -> Bool:
+def ruvector_shadow_start(
+    collection: CollectionName, sample_rate: Real = limits.SHADOW_SAMPLE_RATE, *, reason: Text | None = None
+) -> Bool:
     """Let pgvector answer all searches, and compare a share of them with the index in the background.
 
     Return true; an error tells why it cannot be. The comparison goes on in a ramp, at the same rate.
